@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from verl_rsim.checkpoint import STATE, SavedState, finish, finished, read_state, resume_folder, step_folder
+from verl_rsim.errors import ConfigError
+
+
+def save(root, step, keep=None):
+    step_folder(root, step).mkdir(parents=True)
+    (step_folder(root, step) / "data.pt").write_text("data")
+    finish(root, SavedState(step, 0, ("planner", "reasoner")), keep)
+
+
+def test_an_unfinished_checkpoint_is_never_resumed_from(tmp_path):
+    save(tmp_path, 2)
+    step_folder(tmp_path, 4).mkdir()  # killed before it was complete
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("")  # killed while the tracker was written
+    assert resume_folder("auto", tmp_path, None) == step_folder(tmp_path, 2)
+
+
+def test_old_checkpoints_go_only_when_the_new_one_is_complete(tmp_path):
+    for step in (2, 4, 10):
+        save(tmp_path, step, keep=2)
+    assert finished(tmp_path) == [step_folder(tmp_path, 4), step_folder(tmp_path, 10)]
+    assert not step_folder(tmp_path, 2).exists()
+    assert (tmp_path / "latest_checkpointed_iteration.txt").read_text() == "10"
+
+
+def test_resume_modes(tmp_path):
+    assert resume_folder("auto", tmp_path, None) is None
+    save(tmp_path, 3)
+    assert resume_folder("disable", tmp_path, None) is None
+    folder = step_folder(tmp_path, 3)
+    assert resume_folder("resume_path", tmp_path, str(folder)) == folder
+    assert read_state(folder) == SavedState(3, 0, ("planner", "reasoner"))
+    with pytest.raises(ConfigError, match=r"trainer\.resume_mode"):
+        resume_folder("sometimes", tmp_path, None)
+    with pytest.raises(ConfigError, match="not a complete"):
+        resume_folder("resume_path", tmp_path, str(tmp_path))
+    (folder / STATE).write_text("{")
+    with pytest.raises(ConfigError, match="damaged"):
+        read_state(folder)

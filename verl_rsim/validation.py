@@ -1,0 +1,159 @@
+"""Refuses a job that cannot work, before anything is started, with the key, the value and the fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from verl.trainer.ppo.utils import need_critic
+from verl.utils.config import omega_conf_to_dataclass
+
+from verl_rsim.errors import ConfigError
+from verl_rsim.prompts import planner_messages
+from verl_rsim.rollout import build_dialogue
+from verl_rsim.schedule import build_schedule
+from verl_rsim.settings import RsimConfig, parse_config
+
+BLOCKS = {"planner": "planner", "reasoner": "actor_rollout_ref"}
+
+
+def validate_job(config: DictConfig) -> RsimConfig:
+    """Check a whole configuration.
+
+    Returns:
+        Its ``rsim`` block.
+
+    Raises:
+        ConfigError: the job cannot work as configured.
+    """
+    for key in ("planner", "rsim"):
+        if key not in config:
+            fix = "add --config-path pkg://verl_rsim.config --config-name rsim_trainer to the command"
+            raise ConfigError(key, None, f"the configuration has no such block; {fix}")
+    rsim = parse_config(OmegaConf.to_container(config.rsim, resolve=True))
+    _check_verl_options(config)
+    rows = _check_data(config)
+    total = config.trainer.total_training_steps or rows // config.data.train_batch_size * config.trainer.total_epochs
+    schedule = config.rsim.schedule
+    schedule = schedule if isinstance(schedule, str) else OmegaConf.to_container(schedule, resolve=True)
+    build_schedule(schedule, rsim.weight, total).check_trainable(rsim.frozen)
+    for role, key in BLOCKS.items():
+        _check_policy(config, role, key)
+    _check_dialogue(config, rsim)
+    return rsim
+
+
+def _check_verl_options(config: DictConfig) -> None:
+    if need_critic(config):
+        fix = "rSIM has no critic; choose an estimator that needs none, e.g. grpo"
+        raise ConfigError("algorithm.adv_estimator", str(config.algorithm.adv_estimator), fix)
+    if config.reward.reward_model.enable and not config.reward.reward_model.enable_resource_pool:
+        fix = "a reward model on the training GPUs scores too late for the planner; give it its own pool"
+        raise ConfigError("reward.reward_model.enable_resource_pool", False, fix)
+    agent = config.actor_rollout_ref.rollout.agent
+    for key, wanted in (
+        ("default_agent_loop", "rsim"),
+        ("agent_loop_manager_class", "verl_rsim.rollout.RsimAgentLoopManager"),
+    ):
+        if agent.get(key) != wanted:
+            raise ConfigError(f"actor_rollout_ref.rollout.agent.{key}", agent.get(key), f"must be {wanted}")
+
+
+def _check_data(config: DictConfig) -> int:
+    """Number of training rows."""
+    import pyarrow.parquet as pq
+
+    counts = {}
+    for key in ("train_files", "val_files"):
+        files = config.data[key]
+        counts[key] = 0
+        for name in [files] if isinstance(files, str) else files:
+            path = Path(name).expanduser()
+            if not str(name).endswith(".parquet"):
+                continue  # verl reads other formats too; it reports on them itself
+            if not path.is_file():
+                raise ConfigError(f"data.{key}", name, "there is no such file; make it with: verl-rsim prepare-data")
+            _check_ground_truth(f"data.{key}", pq.ParquetFile(path))
+            counts[key] += pq.ParquetFile(path).metadata.num_rows
+        if not counts[key]:
+            raise ConfigError(f"data.{key}", OmegaConf.to_container(config.data)[key], "the dataset has no rows")
+    if counts["train_files"] < config.data.train_batch_size:
+        fix = f"the training set has only {counts['train_files']} rows; lower it, or add data"
+        raise ConfigError("data.train_batch_size", config.data.train_batch_size, fix)
+    return counts["train_files"]
+
+
+def _check_ground_truth(key: str, file: Any) -> None:
+    name = getattr(file.reader, "name", None) or "the file"
+    if "reward_model" not in file.schema_arrow.names:
+        raise ConfigError(key, name, "its rows have no column reward_model; verl needs reward_model.ground_truth")
+    missing = 0
+    for batch in file.iter_batches(columns=["reward_model"]):
+        missing += sum(not row or row.get("ground_truth") in (None, "") for row in batch.column(0).to_pylist())
+    if missing:
+        fix = f"{missing} of its rows have no reward_model.ground_truth; give them one, or drop them"
+        raise ConfigError(key, name, fix)
+
+
+def _check_policy(config: DictConfig, role: str, key: str) -> None:
+    block = config[key]
+    path = block.model.get("path") if not OmegaConf.is_missing(block.model, "path") else None
+    if not path:
+        raise ConfigError(f"{key}.model.path", path, f"name the {role}'s model: a Hugging Face folder or id")
+    looks_local = str(path).startswith(("/", ".", "~"))
+    if looks_local and not (Path(path).expanduser() / "config.json").is_file():
+        raise ConfigError(f"{key}.model.path", path, "there is no model here (no config.json); check the path")
+    if block.rollout.name != "vllm":
+        raise ConfigError(f"{key}.rollout.name", block.rollout.name, "only vllm is supported so far")
+    if block.rollout.n != config.actor_rollout_ref.rollout.n:
+        fix = "must equal actor_rollout_ref.rollout.n: an interaction gives each policy one row"
+        raise ConfigError(f"{key}.rollout.n", block.rollout.n, fix)
+    if not block.rollout.calculate_log_probs:
+        raise ConfigError(f"{key}.rollout.calculate_log_probs", False, "must be true")
+    _check_batch_sizes(config, key)
+    _check_context(block, key)
+
+
+def _check_batch_sizes(config: DictConfig, key: str) -> None:
+    """verl's own checks of the actor block, for the planner too."""
+    n_gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    rollout = config[key].rollout
+    size = rollout.tensor_model_parallel_size * rollout.data_parallel_size * rollout.pipeline_model_parallel_size
+    if n_gpus % size:
+        fix = f"a server needs {size} GPUs, but trainer.n_gpus_per_node * nnodes is {n_gpus}; lower it"
+        raise ConfigError(f"{key}.rollout.tensor_model_parallel_size", rollout.tensor_model_parallel_size, fix)
+    actor = omega_conf_to_dataclass(config[key].actor)
+    try:
+        actor.validate(n_gpus, config.data.train_batch_size, config[key].model)
+    except (AssertionError, ValueError) as error:
+        raise ConfigError(f"{key}.actor", "...", f"verl refuses this block: {error}") from error
+
+
+def _check_context(block: DictConfig, key: str) -> None:
+    from transformers import AutoConfig
+
+    hf_config = AutoConfig.from_pretrained(block.model.path, trust_remote_code=block.model.trust_remote_code)
+    longest = block.rollout.max_model_len or getattr(hf_config, "max_position_embeddings", None)
+    wanted = block.rollout.prompt_length + block.rollout.response_length
+    if longest and wanted > longest:
+        fix = (
+            f"with {key}.rollout.prompt_length a row may have {wanted} tokens, but the model takes {longest}; lower one"
+        )
+        raise ConfigError(f"{key}.rollout.response_length", block.rollout.response_length, fix)
+
+
+def _check_dialogue(config: DictConfig, rsim: RsimConfig) -> None:
+    dialogue = build_dialogue(config, rsim)
+    if dialogue.constrained:
+        _ = dialogue.label_ids
+    needed = dialogue.longest_injection() + 1
+    if config.actor_rollout_ref.rollout.response_length < needed:
+        fix = f"the longest instruction alone takes {needed - 1} tokens; raise it"
+        raise ConfigError(
+            "actor_rollout_ref.rollout.response_length", config.actor_rollout_ref.rollout.response_length, fix
+        )
+    menu = len(dialogue.planner.chat(planner_messages([{"role": "user", "content": "?"}])))
+    if config.planner.rollout.prompt_length <= menu:
+        fix = f"the planner's menu alone takes {menu} tokens; raise it to leave room for the question"
+        raise ConfigError("planner.rollout.prompt_length", config.planner.rollout.prompt_length, fix)

@@ -1,0 +1,97 @@
+"""Ends a job that can no longer go on, with an error that names the culprit, instead of waiting for ever.
+
+Watches the job's Ray actors (workers, servers, agent loop, reward, TransferQueue), the vLLM engines behind the servers,
+and the time since the last sign of progress. Watching starts once the job is set up.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Any
+
+import ray
+
+from verl_rsim.errors import JobDied
+
+
+def _engine_error(server: Any) -> str | None:
+    """Runs inside a server's actor: why its vLLM engine is dead, or None."""
+    engine = getattr(server, "engine", None)
+    return "its vLLM engine died" if engine is not None and getattr(engine, "errored", False) else None
+
+
+def job_actors() -> dict[str, dict[str, Any]]:
+    """The actors of this Ray job, by id."""
+    job = ray.get_runtime_context().get_job_id()
+    table = ray._private.state.actors()
+    return {key: actor for key, actor in table.items() if actor.get("JobID") == job}
+
+
+class Watchdog:
+    """Runs a job's phases under watch.
+
+    Args:
+        servers: gives the rollout servers' actor handles, by role.
+        poll_seconds: time between two looks.
+        stall_seconds: longest time without progress.
+    """
+
+    def __init__(self, servers: Callable[[], Iterable[tuple[str, Any]]], poll_seconds: float, stall_seconds: float):
+        self.servers, self.poll_seconds, self.stall_seconds = servers, poll_seconds, stall_seconds
+        self._progress, self._phase = time.monotonic(), "start"
+
+    def progress(self, phase: str) -> None:
+        """Note that ``phase`` begins; the time limit starts again."""
+        self._progress, self._phase = time.monotonic(), phase
+
+    def run(self, work: Callable[[], Any], *, watch_actors: bool = True) -> Any:
+        """Do ``work`` in a thread of its own; return its result or raise its error.
+
+        Raises:
+            JobDied: a process died or nothing moved for too long. The thread is left behind; end the process.
+        """
+        self.progress(self._phase)
+        alive = {key for key, actor in job_actors().items() if actor["State"] == "ALIVE"} if watch_actors else set()
+        future: Future = Future()
+        thread = threading.Thread(target=_complete, args=(future, work), daemon=True, name="rsim-job")
+        thread.start()
+        while True:
+            try:
+                return future.result(timeout=self.poll_seconds)
+            except FutureTimeout:
+                if future.done():  # the work itself raised a time-out
+                    raise
+                self._check_stall()
+                if watch_actors:
+                    self._check_actors(alive)
+                    self._check_engines()
+
+    def _check_stall(self) -> None:
+        waited = time.monotonic() - self._progress
+        if waited > self.stall_seconds:
+            raise JobDied(f"nothing moved for {waited:.0f} s in phase {self._phase!r} (rsim.watchdog.stall_seconds)")
+
+    def _check_actors(self, alive: set[str]) -> None:
+        for key, actor in job_actors().items():
+            if key in alive and actor["State"] == "DEAD":
+                name = actor.get("Name") or actor.get("ActorClassName") or key
+                cause = str(actor.get("DeathCause") or "no cause given").strip().replace("\n", " ")
+                raise JobDied(f"actor {name} died in phase {self._phase!r}: {cause[:500]}")
+
+    def _check_engines(self) -> None:
+        asked = [(role, server.__ray_call__.remote(_engine_error)) for role, server in self.servers()]
+        ready, _ = ray.wait([answer for _, answer in asked], num_returns=len(asked), timeout=self.poll_seconds)
+        for role, answer in asked:
+            if answer in ready and (error := ray.get(answer)):
+                raise JobDied(f"{role} server: {error} in phase {self._phase!r}")
+
+
+def _complete(future: Future, work: Callable[[], Any]) -> None:
+    try:
+        future.set_result(work())
+    except BaseException as error:  # noqa: BLE001  handed to the thread that waits
+        future.set_exception(error)
