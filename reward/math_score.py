@@ -43,8 +43,8 @@ def last_boxed(text: str) -> str | None:
 
 
 _HASHES = re.compile(r"####\s*(.+)")
-_ANSWER_IS = re.compile(r"answer\s*(?:is|:|=)\s*:?\s*\$?([^\n]+)", re.IGNORECASE)
-_NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
+_ANSWER_IS = re.compile(r"answer\s*(?:is|:|=)\s*:?\s*([^\n]+)", re.IGNORECASE)
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
 
 
 def extract_answer(text: str) -> str | None:

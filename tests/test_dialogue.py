@@ -89,7 +89,11 @@ def test_termination_ends_with_an_answer_of_its_own_length(letters):
 
 @pytest.mark.parametrize(
     ("text", "stop", "end"),
-    [("a\n\n", Stop.MAX_TURNS, StepEnd.DELIMITER), ("x" * 20, Stop.MAX_TURNS, StepEnd.LENGTH), ("a␄", Stop.REASONER_EOS, StepEnd.EOS)],
+    [
+        ("a\n\n", Stop.MAX_TURNS, StepEnd.DELIMITER),
+        ("x" * 20, Stop.MAX_TURNS, StepEnd.LENGTH),
+        ("a␄", Stop.REASONER_EOS, StepEnd.EOS),
+    ],
 )
 def test_stop_reasons(letters, text, stop, end):
     dialogue = Dialogue(letters, letters, LIMITS)

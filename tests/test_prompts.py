@@ -31,7 +31,15 @@ def test_every_strategy_is_found_by_its_own_words():
 
 @pytest.mark.parametrize(
     ("text", "index"),
-    [("4", 3), (" 9.", 8), ("self-reflection", 0), ("Sub-planning!", 6), ("12", None), ("", None), ("validation, summarization", None)],
+    [
+        ("4", 3),
+        (" 9.", 8),
+        ("self-reflection", 0),
+        ("Sub-planning!", 6),
+        ("12", None),
+        ("", None),
+        ("validation, summarization", None),
+    ],
 )
 def test_free_choices(text, index):
     assert parse_choice(text) == index

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-
 from verl_rsim.reward.math_score import MathScorer, extract_answer, last_boxed
 from verl_rsim.reward.planner_score import repeat_share, score_planner
+
 from verl_rsim.settings import RewardConfig
 
 
@@ -21,7 +21,7 @@ def scorer():
         (r"\boxed{a{b}c}", "a{b}c"),
         (r"\boxed{unfinished", None),
         ("steps\n#### 1,234", "1,234"),
-        ("The answer is: $5.", "$5"),
+        ("The answer is: $5.", "5"),
         ("2 + 3 = 5", "5"),
         ("no idea", None),
     ],

@@ -11,7 +11,13 @@ def weights(schedule, steps):
 
 
 def test_leader_first_trains_the_planner_alone_and_then_both():
-    assert weights(build_schedule("leader_first", 0.25, 4), 5) == [(1, 0), (1, 0), (0.25, 0.75), (0.25, 0.75), (0.25, 0.75)]
+    assert weights(build_schedule("leader_first", 0.25, 4), 5) == [
+        (1, 0),
+        (1, 0),
+        (0.25, 0.75),
+        (0.25, 0.75),
+        (0.25, 0.75),
+    ]
 
 
 def test_follower_first_is_the_mirror_image():

@@ -42,7 +42,7 @@ def prepare_smollm2(folder: Path) -> bool:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         gguf = {"gguf_file": found[0].name}
-        model = AutoModelForCausalLM.from_pretrained(found[0].parent, dtype=torch.float32, **gguf)
+        model = AutoModelForCausalLM.from_pretrained(found[0].parent, dtype=torch.bfloat16, **gguf)
         tokenizer = AutoTokenizer.from_pretrained(found[0].parent, **gguf)
         # The conversion takes <|im_start|> for the end of a turn; the model was trained to end it with <|im_end|>.
         tokenizer.eos_token = "<|im_end|>"
@@ -50,7 +50,7 @@ def prepare_smollm2(folder: Path) -> bool:
         tokenizer.clean_up_tokenization_spaces = False
         for config in (model.config, model.generation_config):
             config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
-        model.to(torch.bfloat16).save_pretrained(target)
+        model.save_pretrained(target)
         tokenizer.save_pretrained(target)
 
     return build_folder(folder, SMOLLM2_PACKAGE, write)
@@ -85,7 +85,7 @@ def prepare_tiny(folder: Path, family: str = "llama", seed: int = 0) -> bool:
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
-        AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(target)
+        AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(target)
         tokenizer.save_pretrained(target)
 
     return build_folder(folder, f"random {family} seed {seed}", write)

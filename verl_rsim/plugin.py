@@ -13,9 +13,11 @@ import verl_rsim.cpu
 import verl_rsim.cpu.patches
 
 if verl_rsim.cpu.is_chosen():
+    verl_rsim.cpu.set_defaults()
     import_module("verl_rsim.cpu.platform")  # before anything asks verl for its platform
     verl_rsim.cpu.patches.name_vllm_distribution()
     verl_rsim.cpu.patches.join_gloo_process_group()
+    verl_rsim.cpu.patches.sync_fsdp1_states()
 
 
 def _register_agent_loop(module) -> None:

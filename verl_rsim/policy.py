@@ -21,7 +21,7 @@ from verl_rsim.workers import FrozenWorker, TrainedWorker, rollout_name
 
 
 class OwnPools(ResourcePoolManager):
-    """verl's resource pools, whose placement groups are made at once, so that two policies can use them side by side."""
+    """verl's resource pools, made ready at once, so that two policies can be set up on them side by side."""
 
     def __init__(self, verl_pools: ResourcePoolManager, device: str, ready: Callable[[], None]):
         super().__init__(resource_pool_spec=verl_pools.resource_pool_spec, mapping=verl_pools.mapping)
@@ -170,8 +170,12 @@ class Policy(PPOTrainerSync):
 
 
 def role_metrics(role: str, found: dict[str, Any]) -> dict[str, Any]:
-    """verl's metrics of one policy under ``{role}/``: ``actor/x`` and ``training/x`` become ``{role}/x``."""
-    return {f"{role}/{key.removeprefix('actor/').removeprefix('training/')}": value for key, value in found.items()}
+    """verl's metrics of one policy under ``{role}/``: ``actor/x``, ``training/x``, ``critic/x`` become ``{role}/x``."""
+    shared = ("actor/", "training/", "critic/")
+    return {
+        f"{role}/{key.split('/', 1)[1] if key.startswith(shared) else key}": getattr(value, "item", lambda v=value: v)()
+        for key, value in found.items()
+    }
 
 
 def planner_config(config: DictConfig) -> DictConfig:

@@ -115,8 +115,8 @@ def _fill(cls: type, key: str, values: Mapping[str, Any]) -> Any:
     filled = {}
     for name, value in values.items():
         if name not in fields:
-            shown = sorted("lambda" if known == "weight" else known for known in fields)
-            raise ConfigError(f"{key}.{name}", value, f"unknown key; known are {', '.join(shown)}")
+            known = ", ".join(sorted("lambda" if field == "weight" else field for field in fields))
+            raise ConfigError(f"{key}.{name}", value, f"unknown key; known are {known}")
         current = getattr(default, name)
         shown = f"{key}.{'lambda' if name == 'weight' else name}"
         if dataclasses.is_dataclass(current):

@@ -2,7 +2,19 @@
 
 import os
 
+DEFAULTS = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB for each server; vLLM's own default is most of the machine's memory
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # two servers and two trainers share the cores
+}
+"""Environment of vLLM's CPU backend, where the user has not set it."""
+
 
 def is_chosen() -> bool:
     """Whether the user chose the CPU platform for this process."""
     return os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
+
+
+def set_defaults() -> None:
+    """Fill in :data:`DEFAULTS`; the processes that this one starts inherit them."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)

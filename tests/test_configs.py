@@ -1,0 +1,88 @@
+"""Every yaml composes, and the planner's block depends on nothing of the reasoner's by accident."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*/*.yaml"))
+
+
+def composed(module: str, name: str, *overrides: str):
+    with initialize_config_module(module, version_base=None):
+        return compose(name, overrides=list(overrides))
+
+
+@pytest.fixture(scope="module")
+def base():
+    return composed(
+        "verl_rsim.config", "rsim_trainer", "planner.model.path=planner", "actor_rollout_ref.model.path=reasoner"
+    )
+
+
+def interpolations(node: dict, path: str = ""):
+    for key, value in node.items():
+        where = f"{path}.{key}".lstrip(".")
+        if isinstance(value, dict):
+            yield from interpolations(value, where)
+        elif isinstance(value, str) and "${" in value:
+            yield where, value
+
+
+def test_stock_settings_are_untouched(base):
+    stock = OmegaConf.to_container(composed("verl.trainer.config", "ppo_trainer"))
+    mine = OmegaConf.to_container(base)
+    changed = {
+        "actor_rollout_ref.model.path",
+        "actor_rollout_ref.rollout.name",
+        "actor_rollout_ref.rollout.calculate_log_probs",
+        "actor_rollout_ref.rollout.engine_kwargs",
+        "actor_rollout_ref.rollout.agent.default_agent_loop",
+        "actor_rollout_ref.rollout.agent.agent_loop_manager_class",
+        "algorithm.adv_estimator",
+        "reward.reward_manager.name",
+        "trainer.v1.trainer_mode",
+    }
+
+    def differences(a, b, path=""):
+        for key in a:
+            where = f"{path}.{key}".lstrip(".")
+            if isinstance(a[key], dict) and where not in changed:
+                yield from differences(a[key], b[key], where)
+            elif a[key] != b[key]:
+                yield where
+
+    assert set(differences(stock, mine)) <= changed
+
+
+def test_the_planner_follows_the_reasoner_only_where_the_file_says_so(base):
+    shared = re.findall(r"\$\{actor_rollout_ref\.[\w.]+\}", (ROOT / "verl_rsim/config/rsim_base.yaml").read_text())
+    planner = OmegaConf.to_container(base.planner, resolve=False)
+    for where, value in interpolations(planner):
+        assert "actor_rollout_ref" not in value or value in shared, f"planner.{where} = {value}"
+
+
+def test_the_planners_links_work(base):
+    config = base.copy()
+    config.planner.actor.use_dynamic_bsz = True
+    assert config.planner.rollout.log_prob_use_dynamic_bsz
+    assert not config.actor_rollout_ref.rollout.log_prob_use_dynamic_bsz
+    config.actor_rollout_ref.rollout.n = 7
+    assert config.planner.rollout.n == 7
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_compose(recipe):
+    config = composed(f"verl_rsim.recipes.{recipe}", recipe)
+    OmegaConf.resolve(config)
+    assert config.trainer.v1.trainer_mode == "rsim"
+    assert config.planner.model.path
+
+
+def test_there_are_recipes():
+    assert {"quickstart", "tiny"} <= set(RECIPES)

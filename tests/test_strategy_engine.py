@@ -1,0 +1,175 @@
+"""The strategy policy's numerics against a few lines of plain torch, through verl's own engine classes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+
+def test_labels_over_the_head_never_make_vocabulary_logits_and_match_plain_torch():
+    from verl_rsim.strategy_engine import head_over, strategy_log_probs
+
+    torch.manual_seed(0)
+    head = torch.nn.Linear(16, 500)
+    labels = torch.tensor([7, 3, 499, 12, 100, 101, 0, 250, 42])
+    hidden = torch.randn(1, 30, 16, requires_grad=True)
+    positions = torch.tensor([2, 3, 17, 29])
+    choices = torch.tensor([0, 8, 4, 4])
+    temperature = torch.tensor([1.0, 0.5, 2.0, 1.0])
+
+    full = torch.nn.functional.linear(hidden[0], head.weight, head.bias)[positions][:, labels]
+    expected = torch.log_softmax(full / temperature[:, None], -1)
+    expected_entropy = -(expected.exp() * expected).sum(-1)
+    expected[torch.arange(4), choices].sum().backward()
+    wanted = (hidden.grad.clone(), head.weight.grad.clone(), head.bias.grad.clone())
+    hidden.grad = head.weight.grad = head.bias.grad = None
+
+    head_over(head, labels)
+    head.action_positions = positions
+    logits = head(hidden)
+    assert logits.shape == (1, 4, 9)
+    log_probs, entropy = strategy_log_probs(logits.squeeze(0), choices, temperature)
+    torch.testing.assert_close(log_probs, expected[torch.arange(4), choices])
+    torch.testing.assert_close(entropy, expected_entropy)
+    log_probs.sum().backward()
+    for got, want in zip((hidden.grad, head.weight.grad, head.bias.grad), wanted, strict=True):
+        torch.testing.assert_close(got, want)
+    assert "label_ids" not in head.state_dict()
+
+
+def test_action_positions_of_packed_and_padded_rows():
+    from verl_rsim.strategy_engine import action_positions
+
+    # Rows of 5 and 4 tokens, responses of 3 and 2; generated are the 1st and 3rd, and the 2nd.
+    offsets = torch.tensor([0, 5, 9])
+    mask = torch.nested.as_nested_tensor([torch.tensor([1, 0, 1]), torch.tensor([0, 1])], layout=torch.jagged)
+    assert action_positions(offsets, mask).tolist() == [1, 3, 7]
+    assert action_positions(offsets, mask, row_stride=6).tolist() == [1, 3, 6 + 2]
+
+
+ENGINE = '''
+import sys, torch
+from functools import partial
+from verl.utils import tensordict_utils as tu
+from verl.utils.dataset.dataset_utils import DatasetPadMode
+from verl.trainer.config import CheckpointConfig
+from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
+from verl.workers.engine import EngineRegistry
+from transformers import AutoModelForCausalLM
+
+path, strategy, packed, checkpointing, lora = sys.argv[1], sys.argv[2], *(a == "1" for a in sys.argv[3:6])
+torch.distributed.init_process_group("gloo", init_method="tcp://127.0.0.1:" + sys.argv[6], rank=0, world_size=1)
+fp32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
+model = HFModelConfig(
+    path=path, use_remove_padding=packed, enable_gradient_checkpointing=checkpointing, model_type="strategy_policy",
+    lora_rank=4 if lora else 0, target_modules="all-linear", override_config={"attn_implementation": "sdpa"},
+)
+engine = EngineRegistry.new(
+    model_type="strategy_policy", backend=strategy, model_config=model,
+    engine_config=FSDPEngineConfig(
+        strategy=strategy, model_dtype="fp32", mixed_precision=fp32, use_torch_compile=False, use_orig_params=True),
+    optimizer_config=FSDPOptimizerConfig(lr=0.1, total_training_steps=4, clip_grad=1e9),
+    checkpoint_config=CheckpointConfig(),
+)
+engine.initialize()
+
+torch.manual_seed(3)
+labels = [model.tokenizer.encode(x, add_special_tokens=False)[0] for x in "123456789"]
+rows, masks = [], []
+for length, response, acts in ((12, 6, (0, 3, 5)), (9, 4, (3,)), (7, 2, ())):
+    row = torch.randint(20, 200, (length,))
+    mask = torch.zeros(response, dtype=torch.int64)
+    for a in acts:
+        row[length - response + a] = labels[(length + a) % 9]
+        mask[a] = 1
+    rows.append(row); masks.append(mask)
+nest = partial(torch.nested.as_nested_tensor, layout=torch.jagged)
+T = 0.7
+batch = tu.get_tensordict({
+    "input_ids": nest(rows), "position_ids": nest([torch.arange(len(r)) for r in rows]),
+    "response_mask": nest(masks), "loss_mask": nest(masks)})
+tu.assign_non_tensor(batch, temperature=T, use_remove_padding=packed, pad_mode=DatasetPadMode.NO_PADDING,
+    calculate_entropy=True, use_dynamic_bsz=False, micro_batch_size_per_gpu=3, pad_token_id=0,
+    max_token_len_per_gpu=4096)
+
+def plain(weights=None):
+    """The same quantities with transformers and full-vocabulary logits."""
+    reference = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
+    total, values, entropies = 0, [], []
+    for row, mask in zip(rows, masks):
+        logits = reference(row[None]).logits[0]
+        lp, ent = torch.zeros(len(row)), torch.zeros(len(row))
+        for a in mask.nonzero().flatten().tolist():
+            position = len(row) - len(mask) + a - 1
+            nine = torch.log_softmax(logits[position, labels] / T, -1)
+            value = nine[labels.index(row[position + 1].item())]
+            total = total + value
+            lp[position], ent[position] = value.detach(), -(nine.exp() * nine).sum().detach()
+        values.append(lp); entropies.append(ent)
+    total.backward()
+    return values, entropies, {n: p.grad for n, p in reference.named_parameters()}
+
+values, entropies, grads = plain()
+with engine.eval_mode():
+    out = engine.forward_backward_batch(batch.clone(), None, forward_only=True)
+got = out["model_output"] if isinstance(out, dict) else out[0]["model_output"]
+for row, want in zip(got["log_probs"].unbind(), values): torch.testing.assert_close(row, want, atol=2e-5, rtol=1e-4)
+for row, want in zip(got["entropy"].unbind(), entropies): torch.testing.assert_close(row, want, atol=2e-5, rtol=1e-4)
+
+def loss(model_output, data, dp_group=None):
+    return -model_output["log_probs"].values().sum(), {}
+
+with engine.train_mode():
+    engine.optimizer_zero_grad()
+    engine.forward_backward_batch(batch.clone(), loss, forward_only=False)
+    found = 0
+    for name, p in engine.module.named_parameters():
+        name = name.replace("_fsdp_wrapped_module.", "")
+        if p.grad is None or p.grad.numel() == 0: continue
+        grad = p.grad.full_tensor() if hasattr(p.grad, "full_tensor") else p.grad
+        assert torch.isfinite(grad).all()
+        if lora:
+            assert "lora_" in name, name
+            found += int(grad.abs().sum() > 0)
+        elif name in grads:
+            torch.testing.assert_close(-grad, grads[name], atol=3e-5, rtol=1e-3)
+            found += 1
+    assert found >= (4 if lora else len(grads)), found
+names = {n for n, _ in engine.get_per_tensor_param()[0]}
+assert not any("label_ids" in n for n in names)
+assert lora or {"model.embed_tokens.weight"} <= names, names
+print("numerics agree", len(names))
+'''
+
+
+@pytest.mark.parametrize(
+    ("family", "strategy", "packed", "checkpointing", "lora"),
+    [
+        ("llama", "fsdp2", True, True, False),
+        ("qwen2", "fsdp2", True, False, False),
+        ("qwen2", "fsdp2", False, False, False),
+        ("llama", "fsdp", True, False, False),
+        ("llama", "fsdp2", True, False, True),
+    ],
+    ids=["untied-checkpointing", "tied", "padded", "fsdp1", "lora"],
+)
+def test_the_engine_agrees_with_plain_torch(home: Path, tmp_path, family, strategy, packed, checkpointing, lora):
+    script = tmp_path / "engine.py"
+    script.write_text(ENGINE)
+    flags = [str(int(flag)) for flag in (packed, checkpointing, lora)]
+    port = str(20000 + os.getpid() % 20000)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(script), str(home / f"models/tiny-{family}"), strategy, *flags, port],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, "VERL_PLATFORM": "cpu", "RANK": "0", "WORLD_SIZE": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "numerics agree" in done.stdout

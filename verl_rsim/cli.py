@@ -1,0 +1,100 @@
+"""The command ``verl-rsim``. Imports nothing heavy until a command needs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from verl_rsim.errors import RsimError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a planner and a reasoner with verl.")
+
+HOME = "RSIM_HOME"
+
+
+def home() -> Path:
+    """Where data, models and runs lie: ``$RSIM_HOME``, else ``.rsim`` in the current folder."""
+    return Path(os.environ.get(HOME, ".rsim")).absolute()
+
+
+@app.command("prepare-data")
+def prepare_data(
+    source: Annotated[str, typer.Argument(help="arithmetic, another reasoning-gym generator, gsm8k, math, or a file")],
+    out: Annotated[Path | None, typer.Option(help="Folder; default: $RSIM_HOME/data/NAME")] = None,
+    train: Annotated[int, typer.Option(min=1, help="Training questions")] = 512,
+    test: Annotated[int, typer.Option(min=1, help="Test questions")] = 64,
+    seed: Annotated[int, typer.Option(help="Of the generation or the split")] = 0,
+    question: Annotated[str, typer.Option(help="Column of a file")] = "question",
+    answer: Annotated[str, typer.Option(help="Column of a file")] = "answer",
+) -> None:
+    """Write verl parquet files from generated questions, a public dataset, or a .jsonl or .parquet file."""
+    from verl_rsim.data.prepare import prepare
+
+    folder = out or home() / "data" / Path(source).stem
+    written = prepare(folder, source, train, test, seed, question, answer)
+    typer.echo(f"{'Wrote' if written else 'Already there:'} {folder}/train.parquet and test.parquet")
+
+
+@app.command("prepare-model")
+def prepare_model(
+    name: Annotated[str, typer.Argument(help="smollm2, tiny-llama or tiny-qwen2")],
+    out: Annotated[Path | None, typer.Option(help="Folder; default: $RSIM_HOME/models/NAME")] = None,
+    seed: Annotated[int, typer.Option(help="Of a tiny model's random weights")] = 0,
+) -> None:
+    """Make a model folder without a model hub."""
+    from verl_rsim.models import prepare_smollm2, prepare_tiny
+
+    folder = out or home() / "models" / name
+    make = prepare_smollm2 if name == "smollm2" else partial(prepare_tiny, family=name.removeprefix("tiny-"), seed=seed)
+    written = make(folder)
+    typer.echo(f"{'Wrote' if written else 'Already there:'} {folder}")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def train(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(help="A folder of verl_rsim/recipes, e.g. quickstart")],
+) -> None:
+    """Run a recipe through verl's entry point; further arguments are hydra overrides."""
+    os.environ[HOME] = str(home())
+    os.environ.setdefault("VERL_FILE_LOGGER_ROOT", str(home() / "metrics"))
+    command = [sys.executable, "-m", "verl.trainer.main_ppo"]
+    command += ["--config-path", f"pkg://verl_rsim.recipes.{recipe}", "--config-name", recipe, *context.args]
+    raise typer.Exit(subprocess.call(command))
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A folder global_step_N, or the folder that holds them")],
+    out: Annotated[Path, typer.Option(help="Gets a folder for each policy")],
+) -> None:
+    """Write both policies of a checkpoint as Hugging Face folders."""
+    from verl_rsim.export import export_policies
+
+    for role, folder in export_policies(checkpoint, out).items():
+        typer.echo(f"{role}: {folder}")
+
+
+@app.command()
+def summary(
+    metrics: Annotated[Path, typer.Argument(help="The .jsonl that verl's file logger wrote")],
+) -> None:
+    """Print what a run did: rewards, strategies, time."""
+    from verl_rsim.summary import print_summary
+
+    print_summary(metrics)
+
+
+def main() -> None:
+    """Entry point; a user's error is one line, not a traceback."""
+    try:
+        app()
+    except RsimError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(2)

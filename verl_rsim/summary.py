@@ -1,0 +1,75 @@
+"""What a run did, on one screen, from the metrics file that verl's file logger wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import fmean
+
+from rich.console import Console
+from rich.table import Table
+
+from verl_rsim.errors import DataError
+from verl_rsim.strategies import STRATEGIES
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The logged steps in order, each with its metrics; a last line cut short is left out.
+
+    Raises:
+        DataError: no such file, or nothing in it.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file; train with trainer.logger=[console,file]")
+    steps = []
+    for line in path.read_text().splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        steps.append({"step": record["step"], **record["data"]})
+    if not steps:
+        raise DataError(f"{path}: holds no step yet")
+    return steps
+
+
+def print_summary(path: Path, console: Console | None = None) -> None:
+    """Print rewards before and after, strategy frequencies, time by phase."""
+    console = console or Console()
+    steps = read_metrics(path)
+    training = [step for step in steps if "timing_s/step" in step]
+    validation = [step for step in steps if "val-reasoner/acc" in step]
+    if validation:
+        console.print(_before_after("Validation", validation, "val-", ("reasoner/acc", "planner/reward", "rsim/turns")))
+    if training:
+        keys = ("reasoner/acc", "reasoner/reward", "planner/reward", "strategy/entropy", "rsim/turns")
+        console.print(_before_after("Training", training, "", keys))
+        console.print(_strategies(training))
+        console.print(_timing(training))
+
+
+def _before_after(title: str, steps: list[dict], prefix: str, keys: tuple[str, ...]) -> Table:
+    first, last = steps[0], steps[-1]
+    table = Table("", f"step {first['step']}", f"step {last['step']}", title=title, title_justify="left")
+    for key in keys:
+        if prefix + key in first and prefix + key in last:
+            table.add_row(key, f"{first[prefix + key]:.3f}", f"{last[prefix + key]:.3f}")
+    return table
+
+
+def _strategies(steps: list[dict]) -> Table:
+    first, last = steps[0], steps[-1]
+    table = Table("strategy", f"step {first['step']}", f"step {last['step']}", title="Shares", title_justify="left")
+    for strategy in STRATEGIES:
+        key = f"strategy/{strategy.name}"
+        table.add_row(strategy.title, f"{first[key]:.1%}", f"{last[key]:.1%}")
+    return table
+
+
+def _timing(steps: list[dict]) -> Table:
+    table = Table("phase", "seconds a step", title="Time", title_justify="left")
+    names = dict.fromkeys(key for step in steps for key in step if key.startswith("timing_s/"))
+    for name in names:
+        seconds = [step[name] for step in steps if name in step]
+        table.add_row(name.removeprefix("timing_s/"), f"{fmean(seconds):.2f}")
+    return table
