@@ -41,7 +41,6 @@ def test_stock_settings_are_untouched(base):
         "actor_rollout_ref.model.path",
         "actor_rollout_ref.rollout.name",
         "actor_rollout_ref.rollout.calculate_log_probs",
-        "actor_rollout_ref.rollout.engine_kwargs",
         "actor_rollout_ref.rollout.agent.default_agent_loop",
         "actor_rollout_ref.rollout.agent.agent_loop_manager_class",
         "algorithm.adv_estimator",

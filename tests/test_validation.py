@@ -1,0 +1,120 @@
+"""A job that cannot work is refused at start-up, by key, value and fix."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+SCRIPT = """
+import json, sys
+from hydra import compose, initialize_config_module
+from verl_rsim.validation import validate_job
+from verl_rsim.errors import ConfigError
+results = []
+with initialize_config_module("verl_rsim.recipes.tiny", version_base=None):
+    for overrides in json.load(sys.stdin):
+        try:
+            validate_job(compose("tiny", overrides=overrides))
+            results.append(None)
+        except ConfigError as error:
+            results.append([error.key, str(error)])
+print("RESULTS" + json.dumps(results))
+"""
+
+CASES = {
+    "the recipe itself": ([], None, ""),
+    "both frozen": (["rsim.train=[]"], "rsim.train", "both policies are frozen"),
+    "lambda": (["rsim.lambda=1.5"], "rsim.lambda", "must be a number in [0, 1]"),
+    "unknown stage": (["rsim.schedule=leader_last"], "rsim.schedule", "choose one of leader_first"),
+    "unknown key": (["+rsim.max_turn=3"], "rsim.max_turn", "unknown key"),
+    "stage without training": (
+        ["rsim.train=[reasoner]"],
+        "rsim.schedule[0]",
+        "nothing is trained in this stage (frozen: planner)",
+    ),
+    "planner missing": (["planner.model.path=/nowhere"], "planner.model.path", "no model here"),
+    "planner not named": (["planner.model.path=null"], "planner.model.path", "name the planner's model"),
+    "reasoner missing": (["actor_rollout_ref.model.path=/nowhere"], "actor_rollout_ref.model.path", "no model here"),
+    "labels": (["planner.model.path=HOME/models/no-labels"], "planner.model.path", "no single token for the strategy"),
+    "critic": (["algorithm.adv_estimator=gae"], "algorithm.adv_estimator", "choose an estimator that needs none"),
+    "no such file": (["data.train_files=/nowhere.parquet"], "data.train_files", "no such file"),
+    "empty dataset": (["data.train_files=HOME/empty.parquet"], "data.train_files", "the dataset has no rows"),
+    "no ground truth": (["data.val_files=HOME/no-truth.parquet"], "data.val_files", "2 of its rows have no"),
+    "batch": (["data.train_batch_size=64"], "data.train_batch_size", "has only 32 rows"),
+    "menu": (["planner.rollout.prompt_length=100"], "planner.rollout.prompt_length", "menu alone takes"),
+    "context": (
+        ["actor_rollout_ref.rollout.response_length=4000"],
+        "actor_rollout_ref.rollout.response_length",
+        "the model takes 2048",
+    ),
+    "no room for an instruction": (
+        ["data.max_response_length=8"],
+        "actor_rollout_ref.rollout.response_length",
+        "the longest instruction alone takes",
+    ),
+    "group size": (["planner.rollout.n=2"], "planner.rollout.n", "must equal actor_rollout_ref.rollout.n"),
+    "agent loop": (
+        ["actor_rollout_ref.rollout.agent.default_agent_loop=single_turn_agent"],
+        "actor_rollout_ref.rollout.agent.default_agent_loop",
+        "must be rsim",
+    ),
+    "tensor parallelism": (
+        ["planner.rollout.tensor_model_parallel_size=2"],
+        "planner.rollout.tensor_model_parallel_size",
+        "a server needs 2 GPUs",
+    ),
+    "strategy": (["planner.actor.strategy=fsdp"], "planner.actor.strategy", "on a CPU only fsdp2"),
+    "rollout engine": (["planner.rollout.name=sglang"], "planner.rollout.name", "only vllm is supported"),
+    "mini-batch": (
+        ["planner.actor.ppo_mini_batch_size=64"],
+        "planner.actor.ppo_mini_batch_size",
+        "must not be larger than data.train_batch_size=4",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def results(home: Path) -> dict[str, list | None]:
+    """All cases in one fresh process: importing verl takes longer than checking them."""
+    good = pq.read_table(home / "data/arithmetic/train.parquet")
+    pq.write_table(good.slice(0, 0), home / "empty.parquet")
+    rows = good.slice(0, 4).to_pylist()
+    for row in rows[:2]:
+        row["reward_model"]["ground_truth"] = ""
+    pq.write_table(pa.Table.from_pylist(rows), home / "no-truth.parquet")
+    shutil.copytree(home / "models/tiny-llama", home / "models/no-labels", dirs_exist_ok=True)
+    tokenizer = json.loads((home / "models/no-labels/tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["one"] = vocabulary.pop("1")
+    (home / "models/no-labels/tokenizer.json").write_text(json.dumps(tokenizer))
+    cases = [[o.replace("HOME", str(home)) for o in overrides] for overrides, *_ in CASES.values()]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SCRIPT],
+        input=json.dumps(cases),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "VERL_PLATFORM": "cpu", "RSIM_HOME": str(home)},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.split("RESULTS")[1])
+    return dict(zip(CASES, found, strict=True))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_refusals(results, case):
+    _, key, message = CASES[case]
+    if key is None:
+        assert results[case] is None, results[case]
+        return
+    assert results[case] is not None, "was accepted"
+    assert results[case][0] == key
+    assert message in results[case][1]
