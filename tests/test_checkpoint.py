@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from verl_rsim.checkpoint import STATE, SavedState, finish, finished, read_state, resume_folder, step_folder
+from verl_rsim.checkpoint import STATE, SavedState, finish, finished, read_state, remove, resume_folder, step_folder
 from verl_rsim.errors import ConfigError
 
 
@@ -25,6 +25,14 @@ def test_old_checkpoints_go_only_when_the_new_one_is_complete(tmp_path):
     assert finished(tmp_path) == [step_folder(tmp_path, 4), step_folder(tmp_path, 10)]
     assert not step_folder(tmp_path, 2).exists()
     assert (tmp_path / "latest_checkpointed_iteration.txt").read_text() == "10"
+
+
+def test_a_run_that_went_back_keeps_its_own_checkpoints(tmp_path):
+    for step in (2, 4, 6):
+        save(tmp_path, step)
+    remove(step_folder(tmp_path, 4))
+    save(tmp_path, 4, keep=1)  # resumed from step 2: the 6 of the old branch goes, not the new 4
+    assert finished(tmp_path) == [step_folder(tmp_path, 4)]
 
 
 def test_resume_modes(tmp_path):

@@ -60,6 +60,17 @@ def test_hostile_answers_cost_a_bounded_time_and_the_pool_lives_on(scorer, text)
     assert scorer.score(r"\boxed{1+x}", "x+1").accuracy == 1.0
 
 
+def test_a_parser_runs_in_a_process_far_above_the_workers_memory_limit():
+    """As verl's reward workers are: a forked worker would start above its own limit and crash on every expression."""
+    import mmap
+
+    ballast = mmap.mmap(-1, 6 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    scorer = MathScorer(workers=1)
+    assert scorer.score(r"\boxed{1+x}", "x+1").reason == "right"
+    scorer.close()
+    ballast.close()
+
+
 def test_repeats_count_beyond_the_allowance_and_continuation_is_exempt():
     assert repeat_share([], 0) == 0
     assert repeat_share(["validation"] * 4, 1) == 2 / 4  # the third and fourth: used more than once before

@@ -71,6 +71,24 @@ CASES = {
         "planner.rollout.tensor_model_parallel_size",
         "a server needs 2 GPUs",
     ),
+    "own reward function": (
+        ["reward.custom_reward_function.path=mine.py"],
+        "reward.reward_manager.name",
+        "would ignore reward.custom_reward_function",
+    ),
+    "remax": (["algorithm.adv_estimator=remax"], "algorithm.adv_estimator", "no baselines"),
+    "group filter": (["algorithm.filter_groups.enable=true"], "algorithm.filter_groups.metric", "of both roles"),
+    "top_p": (["planner.rollout.top_p=0.9"], "planner.rollout.top_p", "must be 1"),
+    "reference": (
+        [
+            "planner.actor.use_kl_loss=true",
+            "planner.actor.use_dynamic_bsz=false",
+            "planner.actor.ppo_micro_batch_size_per_gpu=4",
+            "planner.rollout.log_prob_micro_batch_size_per_gpu=4",
+        ],
+        "planner.ref.log_prob_micro_batch_size_per_gpu",
+        "set it",
+    ),
     "strategy": (["planner.actor.strategy=fsdp"], "planner.actor.strategy", "on a CPU only fsdp2"),
     "rollout engine": (["planner.rollout.name=sglang"], "planner.rollout.name", "only vllm is supported"),
     "mini-batch": (

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,12 +53,18 @@ def step_folder(root: Path, step: int) -> Path:
 
 
 def finished(root: Path) -> list[Path]:
-    """The complete checkpoints below ``root``, oldest first."""
-    found = [(int(match[1]), path) for path in root.glob("global_step_*") if (match := _STEP.fullmatch(path.name))]
-    return [path for _, path in sorted(found) if (path / STATE).is_file()]
+    """The complete checkpoints below ``root``, in the order in which they were completed.
+
+    That is the order of steps, but for a run that resumed from an earlier step and left the later ones behind.
+    """
+    complete = [path for path in root.glob("global_step_*") if (path / STATE).is_file()]
+    return sorted(complete, key=lambda path: (path / STATE).stat().st_mtime_ns)
 
 
-_STEP = re.compile(r"global_step_(\d+)")
+def remove(folder: Path) -> None:
+    """Delete a checkpoint; incomplete from the first moment on."""
+    (folder / STATE).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_state(folder: Path) -> SavedState:
@@ -99,7 +104,7 @@ def resume_folder(mode: str, root: Path, path: str | None) -> Path | None:
         return complete[-1] if complete else None
     if mode != "resume_path":
         raise ConfigError("trainer.resume_mode", mode, "choose auto, disable or resume_path")
-    folder = Path(path or "")
+    folder = Path(path or "").expanduser().absolute()
     read_state(folder)
     return folder
 
@@ -110,5 +115,4 @@ def finish(root: Path, state: SavedState, keep: int | None) -> None:
     write_atomically(root / "latest_checkpointed_iteration.txt", str(state.step))
     if keep:
         for folder in finished(root)[:-keep]:
-            (folder / STATE).unlink()
-            shutil.rmtree(folder)
+            remove(folder)

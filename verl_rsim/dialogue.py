@@ -222,11 +222,11 @@ class Dialogue:
         """Tokens of the longest instruction after any step."""
         return max(len(self.injected_ids(i, end)) for i in range(len(STRATEGIES)) for end in (None, *StepEnd))
 
-    def step_end(self, step: Generation, max_tokens: int, text: str) -> StepEnd:
-        """Why a step ended, read off its tokens."""
+    def step_end(self, step: Generation, request: Request, text: str) -> StepEnd:
+        """Why a step ended, read off its tokens and what was asked for."""
         if step.token_ids[-1] in self.reasoner.eos_ids:
             return StepEnd.EOS
-        if len(step.token_ids) >= max_tokens and self.delimiter not in text:
+        if len(step.token_ids) >= request.max_tokens and not any(stop in text for stop in request.stop):
             return StepEnd.LENGTH
         return StepEnd.DELIMITER
 
@@ -272,10 +272,11 @@ class Dialogue:
             room = reasoner_room - len(injected)
             max_tokens = min(room, limits.max_answer_tokens if terminal else limits.max_step_tokens)
             stop = () if terminal or self.injection is Injection.CHAT else (self.delimiter,)
-            step = await reasoner(Request(reasoner_ids, max_tokens, stop, turn=len(turns)))
+            request = Request(reasoner_ids, max_tokens, stop, turn=len(turns))
+            step = await reasoner(request)
             reasoner_ids = reasoner_ids + step.token_ids
             text = self.reasoner.decode(step.token_ids)
-            ended = self.step_end(step, max_tokens, text)
+            ended = self.step_end(step, request, text)
             turns.append(Turn(observation, choice, strategy, parsed, injected, step, text, ended))
             if terminal:
                 return end(Stop.TERMINATION)

@@ -14,6 +14,8 @@
 ``{role}/reward``               mean reward of the role (``/std``)
 ``planner/reward/{part}``       mean of each part
 ``reasoner/acc``                mean accuracy
+``reasoner/answered``           share of interactions in which an answer was found (``rsim_math``)
+``reasoner/scorer_failed``      share whose scoring timed out or crashed (``rsim_math``)
 =============================== =================================================================================
 """
 
@@ -67,6 +69,9 @@ def reward_metrics(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         infos: one ``reward_extra_info`` per interaction; at least one.
     """
     metrics: dict[str, float] = {"reasoner/acc": fmean(info["acc"] for info in infos)}
+    for key in ("answered", "scorer_failed"):
+        if all(key in info for info in infos):
+            metrics[f"reasoner/{key}"] = fmean(info[key] for info in infos)
     for role in ("planner", "reasoner"):
         rewards = [info[f"{role}_reward"] for info in infos]
         metrics |= {f"{role}/reward": fmean(rewards), f"{role}/reward/std": pstdev(rewards)}

@@ -183,4 +183,5 @@ def planner_config(config: DictConfig) -> DictConfig:
     derived = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     derived.actor_rollout_ref = derived.pop("planner")
     derived.reward.num_workers = 0  # the reasoner's policy has them
+    derived.reward.reward_model.enable = False
     return derived

@@ -204,11 +204,16 @@ class RsimAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
 
     async def _run_agent_loop(self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs: Any):
         sampling_params = {**sampling_params, _VALIDATE: trajectory["validate"]}
+        kwargs["agent_name"] = "rsim"  # a dataset made for other agent loops may name another one
         return await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
 
     async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict) -> None:
-        """Let verl score the answer, then score the planner by it; both go into ``reward_extra_info``."""
-        await super()._compute_score(outputs, kwargs)
+        """Let verl score the answer, then score the planner by it; both go into ``reward_extra_info``.
+
+        The reward manager gets the reasoner's row alone: verl pads several rows in a way that moves a shorter row's
+        mask off its response, and its managers then read an answer cut short.
+        """
+        await super()._compute_score(outputs[REASONER_ROW:], kwargs)
         final = outputs[REASONER_ROW]
         info = dict(final.extra_fields.get("reward_extra_info") or {})
         episode = final.extra_fields["rsim"]

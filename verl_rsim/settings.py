@@ -104,8 +104,7 @@ def parse_config(block: Mapping[str, Any]) -> RsimConfig:
     values = dict(block)
     if "lambda" in values:
         values["weight"] = values.pop("lambda")
-    parsed = _fill(RsimConfig, "rsim", values)
-    return parsed
+    return _fill(RsimConfig, "rsim", values)
 
 
 def _fill(cls: type, key: str, values: Mapping[str, Any]) -> Any:

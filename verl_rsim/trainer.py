@@ -17,8 +17,8 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.debug import marked_timer
 
-from verl_rsim import checkpoint
-from verl_rsim.errors import JobDied
+from verl_rsim import checkpoint, cpu
+from verl_rsim.errors import ConfigError, JobDied
 from verl_rsim.metrics import interaction_metrics, reward_metrics
 from verl_rsim.policy import Policy, planner_config
 from verl_rsim.rollout import role_of
@@ -116,10 +116,16 @@ class RsimTrainer(Policy):
         self.watchdog.stall_seconds = patience
 
     def _setup(self) -> None:
+        """Set both policies up: side by side on a CPU, where start-up is imports; on a GPU one after the other, since
+        vLLM measures free memory while it starts.
+        """
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="planner-setup") as pool:
-            self._set_up_planner = lambda: pool.submit(self.planner._setup)
+            self._set_up_planner = lambda: pool.submit(self.planner._setup) if cpu.is_chosen() else None
             super()._setup()
-            self._planner_set_up.result()
+            if self._planner_set_up is None:
+                self.planner._setup()
+            else:
+                self._planner_set_up.result()
         spec = self.config.rsim.schedule
         spec = spec if isinstance(spec, str) else OmegaConf.to_container(spec, resolve=True)
         self.schedule = build_schedule(spec, self.rsim.weight, self.total_training_steps)
@@ -127,7 +133,6 @@ class RsimTrainer(Policy):
         self._resume()
 
     def _pools_ready(self) -> None:
-        """Set the planner up beside the reasoner: start-up is mostly imports, one process after the other."""
         self._planner_set_up = self._set_up_planner()
 
     def on_init_end(self) -> None:
@@ -181,6 +186,7 @@ class RsimTrainer(Policy):
         failed = expected - len(batch.keys) // 2
         metrics["rsim/failed"] = failed
         if failed > self.rsim.max_failed_share * expected:
+            self.watchdog.check_engines()  # names the culprit if it is one of them
             raise JobDied(
                 f"{failed} of {expected} interactions of step {self.global_steps} failed, more than "
                 f"rsim.max_failed_share={self.rsim.max_failed_share} allows; the errors are in the log above"
@@ -189,8 +195,8 @@ class RsimTrainer(Policy):
 
     def on_sample_end(self) -> None:
         """Let all servers free their memory for the update."""
-        for policy in self.policies:
-            policy.checkpoint_manager.sleep_replicas()
+        super().on_sample_end()
+        self.planner.checkpoint_manager.sleep_replicas()
 
     def on_step_end(self) -> None:
         """Bring all servers up to date."""
@@ -242,8 +248,8 @@ class RsimTrainer(Policy):
         """Save both policies and the data position as one checkpoint."""
         folder = checkpoint.step_folder(self._checkpoint_root, self.global_steps)
         trained = tuple(policy.role for policy in self.policies if not policy.frozen)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / checkpoint.STATE).unlink(missing_ok=True)  # saving over an old run's folder makes it unfinished first
+        checkpoint.remove(folder)  # what an old run, or a save cut short, left there
+        folder.mkdir(parents=True)
         for policy in self.policies:
             if not policy.frozen:
                 path = str(folder / checkpoint.FOLDERS[policy.role])
@@ -262,6 +268,7 @@ class RsimTrainer(Policy):
         if folder is None:
             return
         state = checkpoint.read_state(folder)
+        self._check_resumable(state)
         self.global_steps = state.step
         for policy in self.policies:
             if not policy.frozen and policy.role in state.trained:
@@ -272,3 +279,23 @@ class RsimTrainer(Policy):
         # The data loader's state holds more than torch loads by default; the file is this job's own.
         self.train_dataloader.load_state_dict(torch.load(folder / "data.pt", weights_only=False))
         print(f"Resumed both policies and the data position from {folder} (step {state.step})")
+
+    def _check_resumable(self, state: checkpoint.SavedState) -> None:
+        """Refuse to resume where the run would silently become another one.
+
+        Raises:
+            ConfigError: a trained policy would fall back to its base model, or the schedule's stages have moved.
+        """
+        lost = sorted(self.rsim.frozen & set(state.trained))
+        if lost:
+            fix = (
+                f"the checkpoint holds a trained {lost[0]}; export it and name the folder as its model, or train it on"
+            )
+            raise ConfigError("rsim.train", list(self.rsim.train), fix)
+        stage = self.schedule.index(state.step)
+        if stage != state.stage:
+            fix = (
+                f"step {state.step} was in stage {state.stage} when it was saved and is in stage {stage} now: the stages of "
+                "a preset follow the total number of steps; give the stages as a list with step numbers"
+            )
+            raise ConfigError("rsim.schedule", str(self.config.rsim.schedule), fix)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from verl.trainer.distillation import is_distillation_enabled
 from verl.trainer.ppo.utils import need_critic
 from verl.utils.config import omega_conf_to_dataclass
 
@@ -35,13 +36,17 @@ def validate_job(config: DictConfig) -> RsimConfig:
     rsim = parse_config(OmegaConf.to_container(config.rsim, resolve=True))
     _check_verl_options(config)
     rows = _check_data(config)
-    total = config.trainer.total_training_steps or rows // config.data.train_batch_size * config.trainer.total_epochs
+    total = config.trainer.total_training_steps
+    if total is None and rows is not None:
+        total = rows // config.data.train_batch_size * config.trainer.total_epochs
     schedule = config.rsim.schedule
     schedule = schedule if isinstance(schedule, str) else OmegaConf.to_container(schedule, resolve=True)
-    build_schedule(schedule, rsim.weight, total).check_trainable(rsim.frozen)
+    build_schedule(schedule, rsim.weight, total or 1000).check_trainable(rsim.frozen)  # again with the real total later
     for role, key in BLOCKS.items():
         _check_policy(config, role, key)
     _check_dialogue(config, rsim)
+    if rsim.planner_decoding == "constrained":
+        _check_strategy_policy(config.planner)
     return rsim
 
 
@@ -52,6 +57,17 @@ def _check_verl_options(config: DictConfig) -> None:
     if config.reward.reward_model.enable and not config.reward.reward_model.enable_resource_pool:
         fix = "a reward model on the training GPUs scores too late for the planner; give it its own pool"
         raise ConfigError("reward.reward_model.enable_resource_pool", False, fix)
+    if config.reward.custom_reward_function.path and config.reward.reward_manager.name == "rsim_math":
+        fix = "rsim_math has its own scorer and would ignore reward.custom_reward_function; set it to naive"
+        raise ConfigError("reward.reward_manager.name", "rsim_math", fix)
+    if is_distillation_enabled(config.get("distillation")):
+        raise ConfigError("distillation.enabled", True, "rSIM has no teacher; set it to False")
+    if str(config.algorithm.adv_estimator) == "remax":
+        raise ConfigError("algorithm.adv_estimator", "remax", "verl's trainer gives it no baselines; choose e.g. grpo")
+    groups = config.algorithm.get("filter_groups")
+    if groups and groups.enable and groups.metric == "reward":
+        fix = "compares rewards of both roles; choose acc, planner_reward or reasoner_reward"
+        raise ConfigError("algorithm.filter_groups.metric", "reward", fix)
     agent = config.actor_rollout_ref.rollout.agent
     for key, wanted in (
         ("default_agent_loop", "rsim"),
@@ -61,28 +77,32 @@ def _check_verl_options(config: DictConfig) -> None:
             raise ConfigError(f"actor_rollout_ref.rollout.agent.{key}", agent.get(key), f"must be {wanted}")
 
 
-def _check_data(config: DictConfig) -> int:
-    """Number of training rows."""
+def _check_data(config: DictConfig) -> int | None:
+    """Number of training rows; None when some are in files that only verl reads (json, remote)."""
     import pyarrow.parquet as pq
 
-    counts = {}
+    counts: dict[str, int | None] = {}
     for key in ("train_files", "val_files"):
         files = config.data[key]
-        counts[key] = 0
-        for name in [files] if isinstance(files, str) else files:
+        names = [files] if isinstance(files, str) else list(files)
+        if any("://" in name or not name.endswith(".parquet") for name in names):
+            counts[key] = None
+            continue
+        rows = 0
+        for name in names:
             path = Path(name).expanduser()
-            if not str(name).endswith(".parquet"):
-                continue  # verl reads other formats too; it reports on them itself
             if not path.is_file():
                 raise ConfigError(f"data.{key}", name, "there is no such file; make it with: verl-rsim prepare-data")
             _check_ground_truth(f"data.{key}", pq.ParquetFile(path))
-            counts[key] += pq.ParquetFile(path).metadata.num_rows
-        if not counts[key]:
-            raise ConfigError(f"data.{key}", OmegaConf.to_container(config.data)[key], "the dataset has no rows")
-    if counts["train_files"] < config.data.train_batch_size:
-        fix = f"the training set has only {counts['train_files']} rows; lower it, or add data"
+            rows += pq.ParquetFile(path).metadata.num_rows
+        if not rows:
+            raise ConfigError(f"data.{key}", names, "the dataset has no rows")
+        counts[key] = rows
+    training = counts["train_files"]
+    if training is not None and training < config.data.train_batch_size:
+        fix = f"the training set has only {training} rows; lower it, or add data"
         raise ConfigError("data.train_batch_size", config.data.train_batch_size, fix)
-    return counts["train_files"]
+    return training
 
 
 def _check_ground_truth(key: str, file: Any) -> None:
@@ -118,6 +138,22 @@ def _check_policy(config: DictConfig, role: str, key: str) -> None:
     _check_context(block, key)
 
 
+def _check_strategy_policy(planner: DictConfig) -> None:
+    """What the nine-way engine, and sampling the very distribution it trains, ask for."""
+    wanted = {
+        "actor.strategy": (planner.actor.strategy, ("fsdp", "fsdp2")),
+        "actor.ulysses_sequence_parallel_size": (planner.actor.get("ulysses_sequence_parallel_size", 1), (1,)),
+        "model.use_fused_kernels": (planner.model.use_fused_kernels, (False,)),
+        "rollout.top_p": (planner.rollout.top_p, (1, 1.0)),
+        "rollout.top_k": (planner.rollout.top_k, (-1, 0)),
+        "rollout.logprobs_mode": (planner.rollout.logprobs_mode, ("processed_logprobs",)),
+    }
+    for key, (value, allowed) in wanted.items():
+        if value not in allowed:
+            fix = f"must be {' or '.join(str(item) for item in dict.fromkeys(allowed))} with constrained decoding"
+            raise ConfigError(f"planner.{key}", value, fix)
+
+
 def _check_batch_sizes(config: DictConfig, key: str) -> None:
     """verl's own checks of the actor block, for the planner too."""
     n_gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
@@ -130,6 +166,11 @@ def _check_batch_sizes(config: DictConfig, key: str) -> None:
     if mini_batch > batch:
         fix = f"must not be larger than data.train_batch_size={batch}"
         raise ConfigError(f"{key}.actor.ppo_mini_batch_size", mini_batch, fix)
+    with_reference = config.algorithm.use_kl_in_reward or config[key].actor.use_kl_loss
+    if with_reference and not config[key].ref.log_prob_use_dynamic_bsz:
+        name = "log_prob_micro_batch_size_per_gpu"
+        if config[key].ref[name] is None and config[key].ref.log_prob_micro_batch_size is None:
+            raise ConfigError(f"{key}.ref.{name}", None, "set it: this policy has a reference for its KL term")
     actor = omega_conf_to_dataclass(config[key].actor)
     try:
         actor.validate(n_gpus, config.data.train_batch_size, config[key].model)

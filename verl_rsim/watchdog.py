@@ -63,12 +63,12 @@ class Watchdog:
             try:
                 return future.result(timeout=self.poll_seconds)
             except FutureTimeout:
-                if future.done():  # the work itself raised a time-out
-                    raise
+                if future.done():  # in between, or by a time-out of its own, which result() then raises
+                    return future.result()
                 self._check_stall()
                 if watch_actors:
                     self._check_actors(alive)
-                    self._check_engines()
+                    self.check_engines()
 
     def _check_stall(self) -> None:
         waited = time.monotonic() - self._progress
@@ -82,11 +82,22 @@ class Watchdog:
                 cause = str(actor.get("DeathCause") or "no cause given").strip().replace("\n", " ")
                 raise JobDied(f"actor {name} died in phase {self._phase!r}: {cause[:500]}")
 
-    def _check_engines(self) -> None:
+    def check_engines(self) -> None:
+        """Ask every server whether its engine lives.
+
+        Raises:
+            JobDied: one does not.
+        """
         asked = [(role, server.__ray_call__.remote(_engine_error)) for role, server in self.servers()]
         ready, _ = ray.wait([answer for _, answer in asked], num_returns=len(asked), timeout=self.poll_seconds)
         for role, answer in asked:
-            if answer in ready and (error := ray.get(answer)):
+            if answer not in ready:
+                continue  # busy; the stall limit bounds how long
+            try:
+                error = ray.get(answer)
+            except ray.exceptions.RayActorError as gone:
+                raise JobDied(f"{role} server: died in phase {self._phase!r}: {gone}") from None
+            if error:
                 raise JobDied(f"{role} server: {error} in phase {self._phase!r}")
 
 

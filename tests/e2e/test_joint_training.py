@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,11 +23,16 @@ import pytest
 
 pytestmark = pytest.mark.e2e
 
+REWARD = Path(__file__).with_name("varied_reward.py")
 DETERMINISTIC = [
+    "reward.reward_manager.name=naive",
+    f"reward.custom_reward_function.path={REWARD}",
     "rsim.deterministic=true",
     "rsim.schedule=[{until:1,planner_weight:1.0,reasoner_weight:0.0},{until:2,planner_weight:0.5,reasoner_weight:0.5},"
     "{until:3,planner_weight:0.0,reasoner_weight:1.0},{until:4,planner_weight:0.25,reasoner_weight:0.75}]",
     "trainer.save_freq=2",
+    "trainer.max_actor_ckpt_to_keep=null",
+    "trainer.resume_mode=auto",
     "data.shuffle=true",
     "data.seed=1",
 ]
@@ -128,7 +134,7 @@ def test_both_policies_train_by_their_stages(whole):
         for role in ("planner", "reasoner"):
             worked = steps[step][f"{role}/weight"] > 0
             assert (f"timing_s/{role}/update" in steps[step]) == worked, "a weight of 0 costs nothing"
-            assert (f"{role}/grad_norm" in steps[step]) == worked
+            assert (steps[step].get(f"{role}/grad_norm", 0.0) > 0) == worked
     assert all(steps[s]["rsim/failed"] == 0 for s in (1, 2, 3, 4))
 
 
@@ -200,8 +206,7 @@ def test_resuming_gives_the_same_numbers_and_a_killed_engine_ends_the_job(whole,
     assert code != 0
     assert time.monotonic() - killed < 60
     log = job.log()
-    assert "JobDied" in log
-    assert "vLLM engine died" in log or "interactions" in log
+    assert re.search(r"JobDied: (planner|reasoner) server: its vLLM engine died", log)
     end = time.monotonic() + 20
     while job.processes() and time.monotonic() < end:
         time.sleep(0.5)

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 from verl_rsim.data.sources import Question, generated, hub, is_file_name, own_file
-from verl_rsim.folders import build_folder
+from verl_rsim.folders import build_folder, digest
 
 INSTRUCTION = "Think step by step and put the final answer in \\boxed{}."
 
@@ -62,7 +62,10 @@ def prepare(
         Whether anything was written.
     """
     name = Path(source).stem if is_file_name(source) else source
-    made_from = f"{source} train={train} test={test} seed={seed} columns={question},{answer} instruction={instruction}"
+    version = f" sha256={digest(Path(source))}" if is_file_name(source) and Path(source).is_file() else ""
+    made_from = (
+        f"{source}{version} train={train} test={test} seed={seed} columns={question},{answer} instruction={instruction}"
+    )
 
     def write(target: Path) -> None:
         import pyarrow as pa
