@@ -295,7 +295,7 @@ class RsimTrainer(Policy):
         stage = self.schedule.index(state.step)
         if stage != state.stage:
             fix = (
-                f"step {state.step} was in stage {state.stage} when it was saved and is in stage {stage} now: the stages of "
-                "a preset follow the total number of steps; give the stages as a list with step numbers"
+                f"step {state.step} was saved in stage {state.stage} and is in stage {stage} now: a preset's stages follow "
+                "the total number of steps; give the stages as a list with step numbers"
             )
             raise ConfigError("rsim.schedule", str(self.config.rsim.schedule), fix)
