@@ -294,8 +294,6 @@ class RsimTrainer(Policy):
             raise ConfigError("rsim.train", list(self.rsim.train), fix)
         stage = self.schedule.index(state.step)
         if stage != state.stage:
-            fix = (
-                f"step {state.step} was saved in stage {state.stage} and is in stage {stage} now: a preset's stages follow "
-                "the total number of steps; give the stages as a list with step numbers"
-            )
+            moved = f"step {state.step} was saved in stage {state.stage} and is now in stage {stage}"
+            fix = f"{moved}, because a preset's stages follow the number of steps; list the stages by step number"
             raise ConfigError("rsim.schedule", str(self.config.rsim.schedule), fix)
