@@ -56,25 +56,40 @@ def episode_metrics(episodes: list[dict[str, Any]]) -> dict[str, float]:
     )
 
 
-class ValidationSampler:
-    """verl's replay buffer, whose validation batches hold the reasoner's rows only.
+NONE_LEFT = "every interaction of the batch failed; the errors are in the log above"
 
-    verl decodes every validation row with the reasoner's tokenizer. The planner's part is in ``metrics``.
+
+class RsimSampler:
+    """verl's replay buffer, but a batch without interactions is an error with a culprit, and a validation batch holds
+    the reasoner's rows only.
+
+    verl decodes every validation row with the reasoner's tokenizer. What both did is in ``episodes``.
     """
 
-    def __init__(self, inner: Any, poll_seconds: float):
-        self.inner = inner
+    def __init__(self, inner: Any, poll_seconds: float, watchdog: Watchdog):
+        self.inner, self.watchdog = inner, watchdog
         self.inner.poll_interval = poll_seconds
         self.episodes: list[dict[str, Any]] = []
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
-        """As verl's."""
-        batch, metrics = self.inner.sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
+        """As verl's.
+
+        Raises:
+            JobDied: not one interaction of the batch came through.
+        """
+        try:
+            batch, metrics = self.inner.sample(
+                global_steps=global_steps, partition_id=partition_id, batch_size=batch_size
+            )
+        except RuntimeError as error:  # verl's word for a batch without a single row
+            self.watchdog.check_engines()  # names the culprit if it is one of them
+            raise JobDied(NONE_LEFT) from error
         if partition_id != "val":
             return batch, metrics
         rows = split_by_role(batch)
         if not rows["reasoner"].keys:
-            raise JobDied("every interaction of the validation failed; the errors are in the log above")
+            self.watchdog.check_engines()
+            raise JobDied(NONE_LEFT)
         self.episodes += episodes_of(rows["reasoner"])
         tq.kv_clear(keys=rows["planner"].keys, partition_id=partition_id)
         return rows["reasoner"], metrics
@@ -98,13 +113,13 @@ class RsimTrainer(Policy):
         super().__init__(config, "reasoner", frozen="reasoner" in self.rsim.frozen)
         self.planner = Policy(derived, "planner", frozen="planner" in self.rsim.frozen, leader=self)
         self.policies: tuple[Policy, Policy] = (self.planner, self)
-        self.replay_buffer = ValidationSampler(self.replay_buffer, self.rsim.sample_poll_seconds)
         limits = self.rsim.watchdog
         self.watchdog = Watchdog(
             lambda: [(policy.role, server) for policy in self.policies for server in policy.servers()],
             limits.poll_seconds,
             limits.stall_seconds,
         )
+        self.replay_buffer = RsimSampler(self.replay_buffer, self.rsim.sample_poll_seconds, self.watchdog)
         self._start_seconds = limits.start_seconds
 
     # ---- start ------------------------------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from verl_rsim.checkpoint import FOLDERS
+
 pytestmark = pytest.mark.e2e
 
 REWARD = Path(__file__).with_name("varied_reward.py")
@@ -29,8 +31,8 @@ DETERMINISTIC = [
     f"reward.custom_reward_function.path={REWARD}",
     "rsim.deterministic=true",
     "rsim.schedule=[{until:1,planner_weight:1.0,reasoner_weight:0.0},{until:2,planner_weight:0.5,reasoner_weight:0.5},"
-    "{until:3,planner_weight:0.0,reasoner_weight:1.0},{until:4,planner_weight:0.25,reasoner_weight:0.75}]",
-    "trainer.save_freq=2",
+    "{until:3,planner_weight:0.0,reasoner_weight:0.75},{until:4,planner_weight:1.0,reasoner_weight:0.0}]",
+    "trainer.save_freq=1",
     "trainer.max_actor_ckpt_to_keep=null",
     "trainer.resume_mode=auto",
     "data.shuffle=true",
@@ -116,7 +118,7 @@ def jobs(tmp_path_factory, home):
 
 @pytest.fixture(scope="module")
 def whole(jobs) -> Job:
-    """Four steps through all stages of a schedule, saved after steps 2 and 4, validated before and after."""
+    """Four steps through all stages of a schedule, saved after each, validated before and after."""
     job = jobs("whole", *DETERMINISTIC, "trainer.total_training_steps=4", "trainer.test_freq=4")
     assert job.wait(600) == 0, job.log()[-5000:]
     return job
@@ -127,8 +129,8 @@ def test_both_policies_train_by_their_stages(whole):
     assert [(steps[s]["planner/weight"], steps[s]["reasoner/weight"]) for s in (1, 2, 3, 4)] == [
         (1.0, 0.0),
         (0.5, 0.5),
-        (0.0, 1.0),
-        (0.25, 0.75),
+        (0.0, 0.75),
+        (1.0, 0.0),
     ]
     for step in (1, 2, 3, 4):
         for role in ("planner", "reasoner"):
@@ -138,15 +140,26 @@ def test_both_policies_train_by_their_stages(whole):
     assert all(steps[s]["rsim/failed"] == 0 for s in (1, 2, 3, 4))
 
 
+def test_a_weight_of_zero_leaves_every_bit_of_a_policy_as_it_was(whole, jobs):
+    def weights(step: int, role: str) -> bytes:
+        folder = jobs.folder / f"checkpoints/global_step_{step}/{FOLDERS[role]}"
+        return (folder / "model_world_size_1_rank_0.pt").read_bytes()
+
+    for step in (2, 3, 4):
+        for role in ("planner", "reasoner"):
+            worked = whole.metrics()[step][f"{role}/weight"] > 0
+            assert (weights(step, role) != weights(step - 1, role)) == worked, (step, role)
+
+
 def test_servers_and_workers_agree_on_log_probs_after_every_sync(whole):
     """In float32 on both sides; a server that kept its old weights would be off by far more at this learning rate."""
     steps = whole.metrics()
     gaps = {(s, r): steps[s].get(f"{r}/log_prob_gap/mean") for s in (1, 2, 3, 4) for r in ("planner", "reasoner")}
     seen = {key: gap for key, gap in gaps.items() if gap is not None}
-    assert len(seen) == 6
+    assert len(seen) == 5
     assert all(gap <= 1e-3 for gap in seen.values()), seen
-    for step in (1, 2, 4):
-        assert abs(steps[step]["planner/ppo_kl"]) <= 1e-4, "the only mini-batch of a step is exactly on-policy"
+    for step, role in seen:
+        assert abs(steps[step][f"{role}/ppo_kl"]) <= 1e-4, "the only mini-batch of a step is exactly on-policy"
 
 
 def test_the_untrained_planner_is_uniform_over_nine(whole):
@@ -186,7 +199,8 @@ SAME = ("planner/loss", "reasoner/loss", "planner/grad_norm", "reasoner/grad_nor
 
 
 def test_resuming_gives_the_same_numbers_and_a_killed_engine_ends_the_job(whole, jobs):
-    shutil.rmtree(jobs.folder / "checkpoints/global_step_4")  # as if it had been stopped after step 2
+    for step in (3, 4):  # as if it had been stopped after step 2
+        shutil.rmtree(jobs.folder / f"checkpoints/global_step_{step}")
     job = jobs("resumed", *DETERMINISTIC, "trainer.total_training_steps=1000", "trainer.val_before_train=false",
                "trainer.test_freq=-1", "trainer.save_freq=-1")  # fmt: skip
     job.wait_for_step(4, 600)
@@ -198,16 +212,37 @@ def test_resuming_gives_the_same_numbers_and_a_killed_engine_ends_the_job(whole,
             if key in expected:
                 assert found[key] == pytest.approx(expected[key], rel=1e-4, abs=1e-6), f"{key} at step {step}"
 
-    engines = [p for p in job.processes() if "EngineCore" in " ".join(p.cmdline())]
-    assert len(engines) == 2
+    assert re.search(r"JobDied: (planner|reasoner) server: its vLLM engine died", kill(job, "EngineCore", 2))
+
+
+def test_a_frozen_reasoner_only_serves_and_a_killed_worker_ends_the_job(jobs):
+    """Chat injection and free decoding, the two other ways, on the same occasion."""
+    job = jobs("frozen", "rsim.train=[planner]", "rsim.schedule=joint", "rsim.injection=chat",
+               "rsim.planner_decoding=free", "trainer.default_local_dir=frozen", "trainer.total_training_steps=1000",
+               "trainer.val_before_train=false", "trainer.test_freq=-1", "trainer.save_freq=2")  # fmt: skip
+    job.wait_for_step(3, 600)
+    steps = job.metrics()
+    for step in (1, 2, 3):
+        assert (steps[step]["planner/weight"], steps[step]["reasoner/weight"]) == (0.5, 0.0)
+        assert steps[step]["planner/log_prob_gap/mean"] <= 1e-3, "free decoding: over the whole vocabulary"
+        assert "timing_s/reasoner/update" not in steps[step]
+    assert any(steps[step]["rsim/unparsed"] > 0 for step in (1, 2, 3)), "a random planner writes no strategy"
+    saved = jobs.folder / "frozen/global_step_2"
+    assert {path.name for path in saved.iterdir()} == {"planner", "data.pt", "rsim.json"}
+    assert re.search(r"'--load_format',\s*'auto'", re.sub(r"\x1b\[[0-9;]*m|\(vLLMHttpServer pid=\d+\)", "", job.log()))
+    assert "died" in kill(job, "ray::WorkerDict", 2)
+
+
+def kill(job: Job, name: str, count: int) -> str:
+    """Kill one of the job's processes of this name in mid-step; the job must end by itself, whole, within a minute."""
+    found = [p for p in job.processes() if name in " ".join(p.cmdline())]
+    assert len(found) == count, [p.cmdline() for p in found]
     killed = time.monotonic()
-    engines[0].send_signal(signal.SIGKILL)
-    code = job.wait(60)
-    assert code != 0
+    found[0].send_signal(signal.SIGKILL)
+    assert job.wait(60) != 0
     assert time.monotonic() - killed < 60
-    log = job.log()
-    assert re.search(r"JobDied: (planner|reasoner) server: its vLLM engine died", log)
     end = time.monotonic() + 20
     while job.processes() and time.monotonic() < end:
         time.sleep(0.5)
     assert not [" ".join(p.cmdline())[:80] for p in job.processes()]
+    return job.log()
