@@ -35,6 +35,7 @@ DETERMINISTIC = [
     "trainer.save_freq=1",
     "trainer.max_actor_ckpt_to_keep=null",
     "trainer.resume_mode=auto",
+    "trainer.rollout_data_dir=dumps",
     "data.shuffle=true",
     "data.seed=1",
 ]
@@ -185,6 +186,16 @@ def test_the_checkpoint_exports_as_two_models(whole, jobs, tmp_path):
     assert len(AutoTokenizer.from_pretrained(folders["planner"])) != len(
         AutoTokenizer.from_pretrained(folders["reasoner"])
     )
+
+
+def test_each_policys_rows_are_dumped_in_its_own_words(whole, jobs):
+    texts = {}
+    for role in ("planner", "reasoner"):
+        lines = (jobs.folder / f"dumps/{role}/1.jsonl").read_text().splitlines()
+        assert len(lines) == 16
+        texts[role] = [json.loads(line) for line in lines]
+    assert all("Answer with the number of the next strategy." in row["input"] for row in texts["planner"])
+    assert not any("next strategy" in row["input"] for row in texts["reasoner"])
 
 
 def test_nothing_is_left_of_a_finished_job(whole):
