@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import transfer_queue as tq
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.debug import marked_timer
@@ -141,9 +141,7 @@ class RsimTrainer(Policy):
                 self.planner._setup()
             else:
                 self._planner_set_up.result()
-        spec = self.config.rsim.schedule
-        spec = spec if isinstance(spec, str) else OmegaConf.to_container(spec, resolve=True)
-        self.schedule = build_schedule(spec, self.rsim.weight, self.total_training_steps)
+        self.schedule = build_schedule(self.rsim.schedule, self.rsim.weight, self.total_training_steps)
         self.schedule.check_trainable(self.rsim.frozen)
         self._resume()
 

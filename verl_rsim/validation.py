@@ -39,9 +39,8 @@ def validate_job(config: DictConfig) -> RsimConfig:
     total = config.trainer.total_training_steps
     if total is None and rows is not None:
         total = rows // config.data.train_batch_size * config.trainer.total_epochs
-    schedule = config.rsim.schedule
-    schedule = schedule if isinstance(schedule, str) else OmegaConf.to_container(schedule, resolve=True)
-    build_schedule(schedule, rsim.weight, total or 1000).check_trainable(rsim.frozen)  # again with the real total later
+    # Where verl alone can count the rows the total is a guess; the trainer builds the schedule again when it knows.
+    build_schedule(rsim.schedule, rsim.weight, total or 1000).check_trainable(rsim.frozen)
     for role, key in BLOCKS.items():
         _check_policy(config, role, key)
     _check_dialogue(config, rsim)
