@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from verl_rsim.errors import DataError
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -23,5 +25,5 @@ class Verdict:
     parts: Mapping[str, float] = field(default_factory=dict)
 
 
-class TruthError(Exception):
+class TruthError(DataError):
     """A row whose ground truth cannot be used: it is excluded and counted, since a 0 would teach something false."""
