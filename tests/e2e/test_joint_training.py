@@ -1,7 +1,8 @@
 """The whole stack on the CPU: verl's entry point, two vLLM servers, two FSDP2 workers, tiny models of two families.
 
-One job trains, validates and saves; a second one resumes from its middle, must reach the same numbers, and is then
-killed at one engine: it must end with an error that says so and leave no process behind.
+One job trains on two ranks, validates and saves; a second one resumes from its middle, must reach the same numbers, and
+is then killed at one engine: it must end with an error that says so and leave no process behind. A third one, on one
+rank, has a frozen reasoner.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ DETERMINISTIC = [
     "trainer.rollout_data_dir=dumps",
     "data.shuffle=true",
     "data.seed=1",
+    "trainer.n_gpus_per_node=2",
+    "planner.actor.use_kl_loss=true",
 ]
 
 
@@ -142,9 +145,9 @@ def test_both_policies_train_by_their_stages(whole):
 
 
 def test_a_weight_of_zero_leaves_every_bit_of_a_policy_as_it_was(whole, jobs):
-    def weights(step: int, role: str) -> bytes:
+    def weights(step: int, role: str) -> list[bytes]:
         folder = jobs.folder / f"checkpoints/global_step_{step}/{FOLDERS[role]}"
-        return (folder / "model_world_size_1_rank_0.pt").read_bytes()
+        return [(folder / f"model_world_size_2_rank_{rank}.pt").read_bytes() for rank in (0, 1)]
 
     for step in (2, 3, 4):
         for role in ("planner", "reasoner"):
@@ -161,6 +164,13 @@ def test_servers_and_workers_agree_on_log_probs_after_every_sync(whole):
     assert all(gap <= 1e-3 for gap in seen.values()), seen
     for step, role in seen:
         assert abs(steps[step][f"{role}/ppo_kl"]) <= 1e-4, "the only mini-batch of a step is exactly on-policy"
+
+
+def test_the_planner_alone_has_a_kl_term_that_starts_at_zero(whole):
+    steps = whole.metrics()
+    assert steps[1]["planner/kl_loss"] == pytest.approx(0, abs=1e-6)
+    assert steps[4]["planner/kl_loss"] > 1e-6
+    assert not any("reasoner/kl_loss" in step for step in steps.values())
 
 
 def test_the_untrained_planner_is_uniform_over_nine(whole):
@@ -223,7 +233,7 @@ def test_resuming_gives_the_same_numbers_and_a_killed_engine_ends_the_job(whole,
             if key in expected:
                 assert found[key] == pytest.approx(expected[key], rel=1e-4, abs=1e-6), f"{key} at step {step}"
 
-    assert re.search(r"JobDied: (planner|reasoner) server: its vLLM engine died", kill(job, "EngineCore", 2))
+    assert re.search(r"JobDied: (planner|reasoner) server: its vLLM engine died", kill(job, "EngineCore", 4))
 
 
 def test_a_frozen_reasoner_only_serves_and_a_killed_worker_ends_the_job(jobs):
