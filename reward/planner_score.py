@@ -1,37 +1,125 @@
-"""The planner's reward: accuracy + termination + diversity, each part reported.
+"""The planner's reward: a weighted sum of terms, each of them reported.
 
-The terms are the paper's (R_acc, R_terminal, R_penalty); their exact form and default weights are this project's:
+The first three terms are the paper's (R_acc, R_terminal, R_penalty); their exact form, the default weights and the
+other terms are this project's:
 
 - accuracy: the task's accuracy of the reasoner's answer, in [0, 1];
 - termination: 1 if the interaction ended because the planner chose *termination*, else 0;
 - diversity: minus the share of turns that use a strategy already used more than ``max_repeats`` times before in the
   interaction; *continuation* is exempt;
-- unparsed (free decoding only): minus the share of turns in which the planner named no strategy.
+- unparsed (free decoding only): minus the share of turns in which the planner named no strategy;
+- turn_cost: minus the number of turns (off by default);
+- token_cost: minus the number of the reasoner's step tokens, in thousands (off by default);
+- group_diversity: how much the interaction differs from its siblings, in [0, 1] (off by default). It needs all
+  interactions of a question at once, so the trainer adds it: see :func:`group_diversity`;
+- the user's own terms: ``rsim.reward.terms`` names functions ``f(interaction: Interaction) -> float``.
 """
 
 from __future__ import annotations
 
+import math
+import pkgutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from verl_rsim.dialogue import Stop
+from verl_rsim.errors import ConfigError, RsimError
 from verl_rsim.settings import RewardConfig
 from verl_rsim.strategies import CONTINUATION
 
 
 @dataclass(frozen=True, slots=True)
-class PlannerScore:
-    """The weighted parts of a planner's reward."""
+class Interaction:
+    """What a term of the planner's reward may look at.
+
+    Attributes:
+        accuracy: of the reasoner's answer, in [0, 1].
+        strategies: names in the order of use.
+        stop: why the interaction ended.
+        unparsed: turns in which a free-form planner named no strategy.
+        step_tokens: tokens of each of the reasoner's steps.
+    """
 
     accuracy: float
-    termination: float
-    diversity: float
-    unparsed: float
+    strategies: tuple[str, ...]
+    stop: Stop
+    unparsed: int = 0
+    step_tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlannerScore:
+    """The weighted terms of a planner's reward by name."""
+
+    parts: Mapping[str, float]
 
     @property
     def total(self) -> float:
         """The reward: the sum of the parts."""
-        return self.accuracy + self.termination + self.diversity + self.unparsed
+        return math.fsum(self.parts.values())
+
+
+Term = Callable[[Interaction], float]
+
+
+class PlannerScorer:
+    """Scores interactions.
+
+    Args:
+        config: the weights, and the user's own terms.
+
+    Raises:
+        ConfigError: a term's function cannot be found.
+    """
+
+    def __init__(self, config: RewardConfig):
+        self.config = config
+        self._own: dict[str, tuple[float, Term]] = {
+            term.name: (term.weight, load_term(f"rsim.reward.terms.{term.name}", term.path)) for term in config.terms
+        }
+
+    def score(self, interaction: Interaction) -> PlannerScore:
+        """Score one interaction, without the part that needs its siblings.
+
+        Raises:
+            RsimError: a term of the user's returned something else than a finite number.
+        """
+        config, turns = self.config, len(interaction.strategies)
+        parts = {
+            "accuracy": config.accuracy * interaction.accuracy,
+            "termination": config.termination * float(interaction.stop is Stop.TERMINATION),
+            "diversity": -config.diversity * repeat_share(interaction.strategies, config.max_repeats),
+            "unparsed": -config.unparsed * (interaction.unparsed / turns if turns else 0.0),
+            "turn_cost": -config.turn_cost * turns,
+            "token_cost": -config.token_cost * sum(interaction.step_tokens) / 1000,
+        }
+        for name, (weight, term) in self._own.items():
+            value = term(interaction)
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise RsimError(f"rsim.reward.terms.{name} returned {value!r}; it must return a finite number")
+            parts[name] = weight * value
+        return PlannerScore(parts)
+
+
+def load_term(key: str, path: str) -> Term:
+    """The function at a dotted path such as ``my_package.rewards.brevity``.
+
+    Args:
+        key: the setting that names it, for the error.
+        path: where it is.
+
+    Raises:
+        ConfigError: there is no such function.
+    """
+    try:
+        term = pkgutil.resolve_name(path)
+    except (ImportError, AttributeError, ValueError) as error:
+        fix = f"name an importable function, e.g. my_package.rewards.brevity ({error})"
+        raise ConfigError(key, path, fix) from error
+    if not callable(term):
+        raise ConfigError(key, path, "must be a function that takes an Interaction and returns a number")
+    return term
 
 
 def repeat_share(strategies: Sequence[str], max_repeats: int) -> float:
@@ -45,21 +133,21 @@ def repeat_share(strategies: Sequence[str], max_repeats: int) -> float:
     return repeats / len(strategies) if strategies else 0.0
 
 
-def score_planner(
-    accuracy: float, strategies: Sequence[str], terminated: bool, unparsed_turns: int, config: RewardConfig
-) -> PlannerScore:
-    """Score one interaction.
+def group_diversity(siblings: Sequence[Sequence[int | str]]) -> list[float]:
+    """How much each interaction of a question differs from the others, in [0, 1].
+
+    One minus the Jaccard similarity of two interactions' strategies as multisets, averaged over the others. An
+    interaction without siblings has 0.
 
     Args:
-        accuracy: of the reasoner's answer, in [0, 1].
-        strategies: names in the order of use.
-        terminated: whether it ended by *termination*.
-        unparsed_turns: turns in which a free-form planner named no strategy.
-        config: the weights.
+        siblings: the strategies of each interaction of one question.
     """
-    return PlannerScore(
-        accuracy=config.accuracy * accuracy,
-        termination=config.termination * float(terminated),
-        diversity=-config.diversity * repeat_share(strategies, config.max_repeats),
-        unparsed=-config.unparsed * (unparsed_turns / len(strategies) if strategies else 0.0),
-    )
+    bags = [Counter(strategies) for strategies in siblings]
+    if len(bags) < 2:
+        return [0.0] * len(bags)
+    return [math.fsum(_distance(a, b) for b in bags if b is not a) / (len(bags) - 1) for a in bags]
+
+
+def _distance(a: Counter, b: Counter) -> float:
+    union = (a | b).total()
+    return 1 - (a & b).total() / union if union else 0.0

@@ -82,6 +82,21 @@ print(dist.get_backend())
     assert run(code).strip() == "cpu:gloo"
 
 
+def test_a_reference_policy_stays_in_main_memory():
+    code = """
+import os, torch, torch.distributed as dist, verl.workers.engine
+from torch.distributed.fsdp import fully_shard
+from verl.workers.engine.fsdp import transformer_impl
+os.environ.update(RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+dist.init_process_group("cpu:gloo")
+layer = torch.nn.Linear(2, 2)
+policy = transformer_impl.CPUOffloadPolicy(pin_memory=True)
+fully_shard(layer, **({"offload_policy": policy} if policy else {}))
+print(layer(torch.ones(1, 2)).shape)
+"""
+    assert "torch.Size([1, 2])" in run(code)
+
+
 def test_a_reloaded_weight_is_the_one_that_vllm_uses():
     code = """
 import torch

@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import pytest
 from verl_rsim.reward.math_score import MathScorer, extract_answer, last_boxed
-from verl_rsim.reward.planner_score import repeat_share, score_planner
-
-from verl_rsim.settings import RewardConfig
 
 
 @pytest.fixture(scope="module")
@@ -69,18 +66,3 @@ def test_a_parser_runs_in_a_process_far_above_the_workers_memory_limit():
     assert scorer.score(r"\boxed{1+x}", "x+1").reason == "right"
     scorer.close()
     ballast.close()
-
-
-def test_repeats_count_beyond_the_allowance_and_continuation_is_exempt():
-    assert repeat_share([], 0) == 0
-    assert repeat_share(["validation"] * 4, 1) == 2 / 4  # the third and fourth: used more than once before
-    assert repeat_share(["validation"] * 4, 0) == 3 / 4
-    assert repeat_share(["continuation"] * 9, 0) == 0
-
-
-def test_the_planners_reward_is_the_sum_of_its_parts():
-    config = RewardConfig(accuracy=1.0, termination=0.2, diversity=0.5, unparsed=0.3, max_repeats=0)
-    score = score_planner(1.0, ["validation", "validation", "termination", "continuation"], True, 1, config)
-    assert (score.accuracy, score.termination, score.diversity, score.unparsed) == (1.0, 0.2, -0.5 / 4, -0.3 / 4)
-    assert score.total == pytest.approx(1.0 + 0.2 - 0.125 - 0.075)
-    assert score_planner(0.0, [], False, 0, config).total == 0

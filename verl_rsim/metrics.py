@@ -30,8 +30,6 @@ from typing import Any
 from verl_rsim.dialogue import StepEnd, Stop
 from verl_rsim.strategies import STRATEGIES
 
-PLANNER_PARTS = ("accuracy", "termination", "diversity", "unparsed")
-
 
 def interaction_metrics(summaries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Metrics of the dialogues.
@@ -75,6 +73,7 @@ def reward_metrics(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     for role in ("planner", "reasoner"):
         rewards = [info[f"{role}_reward"] for info in infos]
         metrics |= {f"{role}/reward": fmean(rewards), f"{role}/reward/std": pstdev(rewards)}
-    for part in PLANNER_PARTS:
-        metrics[f"planner/reward/{part}"] = fmean(info[f"planner_{part}"] for info in infos)
+    for key in infos[0]:
+        if key.startswith("planner_") and key != "planner_reward":
+            metrics[f"planner/reward/{key.removeprefix('planner_')}"] = fmean(info[key] for info in infos)
     return metrics

@@ -26,6 +26,7 @@ def _register_agent_loop(module) -> None:
 
 def _register_engines(_module) -> None:
     verl_rsim.cpu.patches.register_engines()
+    verl_rsim.cpu.patches.keep_reference_in_place()
     import_module("verl_rsim.strategy_engine")
 
 

@@ -21,7 +21,7 @@ from verl.utils.rollout_trace import rollout_trace_op
 
 from verl_rsim.dialogue import Dialogue, Episode, Generation, Injection, Request, Row, Stop
 from verl_rsim.prompts import Codec, eos_ids
-from verl_rsim.reward.planner_score import score_planner
+from verl_rsim.reward.planner_score import Interaction, PlannerScorer
 from verl_rsim.settings import RsimConfig, parse_config
 from verl_rsim.strategies import STRATEGIES
 
@@ -201,6 +201,7 @@ class RsimAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         # What the interactions share travels on the client: verl makes a new agent loop for each of them.
         self.llm_client.rsim = parse_config(OmegaConf.to_container(self.config.rsim, resolve=True))
         self.llm_client.dialogue = build_dialogue(self.config, self.llm_client.rsim)
+        self.planner_scorer = PlannerScorer(self.llm_client.rsim.reward)
 
     async def _run_agent_loop(self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs: Any):
         sampling_params = {**sampling_params, _VALIDATE: trajectory["validate"]}
@@ -217,22 +218,18 @@ class RsimAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         final = outputs[REASONER_ROW]
         info = dict(final.extra_fields.get("reward_extra_info") or {})
         episode = final.extra_fields["rsim"]
-        score = score_planner(
-            accuracy=float(info.get("acc", final.reward_score)),
-            strategies=[STRATEGIES[index].name for index in episode["strategies"]],
-            terminated=episode["stop"] == Stop.TERMINATION.value,
-            unparsed_turns=episode["unparsed"],
-            config=self.llm_client.rsim.reward,
+        info["acc"] = float(info.get("acc", final.reward_score))
+        score = self.planner_scorer.score(
+            Interaction(
+                accuracy=info["acc"],
+                strategies=tuple(STRATEGIES[index].name for index in episode["strategies"]),
+                stop=Stop(episode["stop"]),
+                unparsed=episode["unparsed"],
+                step_tokens=tuple(episode["step_tokens"]),
+            )
         )
-        info |= {
-            "acc": float(info.get("acc", final.reward_score)),
-            "reasoner_reward": float(final.reward_score),
-            "planner_reward": score.total,
-            "planner_accuracy": score.accuracy,
-            "planner_termination": score.termination,
-            "planner_diversity": score.diversity,
-            "planner_unparsed": score.unparsed,
-        }
+        info |= {"reasoner_reward": float(final.reward_score), "planner_reward": score.total}
+        info |= {f"planner_{name}": value for name, value in score.parts.items()}
         final.extra_fields["reward_extra_info"] = info
 
 

@@ -18,6 +18,15 @@ ROLES = ("planner", "reasoner")
 
 
 @dataclass(frozen=True, slots=True)
+class TermConfig:
+    """A term of the user's own in the planner's reward: a function by its dotted path, and its weight."""
+
+    name: str
+    path: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class RewardConfig:
     """Weights of the planner's reward terms; see :mod:`verl_rsim.reward.planner_score`."""
 
@@ -25,7 +34,31 @@ class RewardConfig:
     termination: float = 0.1
     diversity: float = 0.1
     unparsed: float = 0.1
+    turn_cost: float = 0.0
+    token_cost: float = 0.0
+    group_diversity: float = 0.0
     max_repeats: int = 2
+    terms: tuple[TermConfig, ...] = ()
+
+    def __post_init__(self):
+        taken = {item.name for item in dataclasses.fields(self)} | {"reward"}
+        object.__setattr__(self, "terms", tuple(_term(entry, taken) for entry in self.terms))
+
+
+def _term(entry: Any, taken: set[str]) -> TermConfig:
+    """An entry of ``rsim.reward.terms``; its name joins ``taken``."""
+    key = "rsim.reward.terms"
+    if isinstance(entry, TermConfig):
+        return entry
+    example = "give {name: brevity, path: my_package.rewards.brevity, weight: 0.1}"
+    if not isinstance(entry, Mapping) or not {"name", "path"} <= set(entry) <= {"name", "path", "weight"}:
+        raise ConfigError(key, entry, example)
+    weight = _typed(f"{key}.weight", entry.get("weight", 1.0), 1.0)
+    name, path = (_typed(f"{key}.{part}", entry[part], "") for part in ("name", "path"))
+    if name in taken or not name.isidentifier():
+        raise ConfigError(f"{key}.name", name, "must be a word that no other term has")
+    taken.add(name)
+    return TermConfig(name, path, weight)
 
 
 @dataclass(frozen=True, slots=True)

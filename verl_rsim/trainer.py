@@ -19,6 +19,7 @@ from verl.utils.debug import marked_timer
 
 from verl_rsim import checkpoint, cpu
 from verl_rsim.errors import ConfigError, JobDied
+from verl_rsim.group_reward import add_group_diversity
 from verl_rsim.metrics import interaction_metrics, reward_metrics
 from verl_rsim.policy import Policy, planner_config
 from verl_rsim.rollout import role_of
@@ -170,7 +171,10 @@ class RsimTrainer(Policy):
         with marked_timer("gen", timing_raw, color="red"):
             batch = self._sample(sample_batch_size, metrics)
         rows = split_by_role(batch)
-        metrics |= episode_metrics(episodes_of(rows["reasoner"]))
+        episodes = episodes_of(rows["reasoner"])
+        if self.rsim.reward.group_diversity:
+            add_group_diversity(rows["planner"], rows["reasoner"], episodes, self.rsim.reward.group_diversity)
+        metrics |= episode_metrics(episodes)
         metrics["rsim/stage"] = self.schedule.index(self.global_steps)
         for policy, weight in ((self.planner, stage.planner_weight), (self, stage.reasoner_weight)):
             self.watchdog.progress(f"step {self.global_steps}: {policy.role}'s update")

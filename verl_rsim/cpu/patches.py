@@ -81,6 +81,18 @@ def register_engines() -> None:
         EngineRegistry._engines["language_model"][backend].setdefault("cpu", FSDPEngineWithLMHead)
 
 
+def keep_reference_in_place() -> None:
+    """Let a reference policy's FSDP2 engine start: verl offloads its parameters to pinned memory, which a CPU has not.
+
+    Without an offload policy they stay where they are, in main memory.
+    Remove when verl pins memory only beside an accelerator.
+    """
+    if is_chosen():
+        from verl.workers.engine.fsdp import transformer_impl
+
+        transformer_impl.CPUOffloadPolicy = lambda pin_memory: None
+
+
 def patch_vllm() -> None:
     """Entry point of ``vllm.general_plugins``: make the linear layers of a CPU vLLM reloadable.
 
