@@ -1,0 +1,150 @@
+"""One spelling for the many spellings of the same mathematics: Unicode, LaTeX spacing, text commands, delimiters.
+
+Changes the spelling only, never the value; total on any string.
+"""
+
+# ruff: noqa: RUF001  the look-alikes are the point
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_UNICODE = {
+    **dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\u2014\ufe63\uff0d", "-"),
+    **dict.fromkeys("×✕", r"\times "),
+    **dict.fromkeys("·⋅∙", r"\cdot "),
+    **dict.fromkeys("⁄∕÷", "/"),
+    **dict.fromkeys("≤⩽", r"\leq "),
+    **dict.fromkeys("≥⩾", r"\geq "),
+    **dict.fromkeys("∅⌀", r"\emptyset "),
+    **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\x00", ""),
+    **dict.fromkeys("‘’′", "'"),
+    **dict.fromkeys("“”", '"'),
+    "∞": r"\infty ",
+    "π": r"\pi ",
+    "θ": r"\theta ",
+    "α": r"\alpha ",
+    "β": r"\beta ",
+    "≠": r"\neq ",
+    "±": r"\pm ",
+    "∪": r"\cup ",
+    "∩": r"\cap ",
+    "∈": r"\in ",
+    "ℝ": r"\mathbb{R}",
+    "≈": r"\approx ",
+    "°": "°",
+    "º": "°",
+    "′": "'",
+}
+_TABLE = str.maketrans(_UNICODE)
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿ", "0123456789+-()n")
+_SUPERSCRIPT_RUN = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿ]+")
+_VULGAR = re.compile(r"[¼-¾⅐-⅞]")
+_ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|(\d+(?:\.\d+)?|[A-Za-z]))")
+
+_COMMANDS = [
+    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\.?"), ""),
+    (re.compile(r"\\(?:displaystyle|textstyle|limits|quad|qquad)(?![A-Za-z])"), " "),
+    (
+        re.compile(r"\\(?:mathrm|textrm|textbf|textit|textnormal|mathbf|mathit|mbox|text|operatorname|mathsf)\s*\{"),
+        r"\\text{",
+    ),
+    (re.compile(r"\\le(?![A-Za-z])|\\leqslant(?![A-Za-z])|<="), r"\\leq "),
+    (re.compile(r"\\ge(?![A-Za-z])|\\geqslant(?![A-Za-z])|>="), r"\\geq "),
+    (re.compile(r"\\lt(?![A-Za-z])"), "<"),
+    (re.compile(r"\\gt(?![A-Za-z])"), ">"),
+    (re.compile(r"\\ne(?![A-Za-z])"), r"\\neq "),
+    (re.compile(r"\\varnothing(?![A-Za-z])"), r"\\emptyset "),
+    (re.compile(r"\\lbrace(?![A-Za-z])"), r"\\{"),
+    (re.compile(r"\\rbrace(?![A-Za-z])"), r"\\}"),
+    (re.compile(r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])|\\degree(?![A-Za-z])"), "°"),
+    (re.compile(r"\\(?:cdotp|ast)(?![A-Za-z])"), r"\\cdot "),
+    (re.compile(r"\{\s*,\s*\}|,\\!"), ","),
+    (re.compile(r"(?<=\d)\\[,;: ](?=\d{3}(?!\d))"), ","),
+    (re.compile(r"(?<!\\)\\[,;:! ]|~|&nbsp;"), " "),
+    (re.compile(r"\\([%$&#])"), r"\1"),
+    (re.compile(r"(?<![A-Za-z\\])infinity(?![A-Za-z])", re.IGNORECASE), r"\\infty "),
+]
+_DELIMITERS = [("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`")]
+
+
+def tidy(text: str) -> str:
+    """The same mathematics in one spelling: ASCII where there is one, plain spaces, no decoration around it."""
+    if not text.isascii():
+        text = _ascii(text)
+    text = text.replace("\x00", "").strip()
+    for opening, closing in _DELIMITERS:
+        inner = text[len(opening) : -len(closing)]
+        if len(text) > len(opening + closing) and text.startswith(opening) and text.endswith(closing):
+            text = inner.strip() if closing not in inner and not inner.endswith("\\") else text
+    if "\\" in text or "{" in text or "~" in text or "=" in text or "nfinity" in text:
+        for pattern, replacement in _COMMANDS:
+            text = pattern.sub(replacement, text)
+    text = re.sub(r"\s+", " ", text).strip().rstrip(".,;:").strip()
+    return unwrap(text, "{", "}")
+
+
+def _ascii(text: str) -> str:
+    text = _SUPERSCRIPT_RUN.sub(lambda run: "^{" + run.group().translate(_SUPERSCRIPTS) + "}", text)
+    text = _VULGAR.sub(lambda sign: " " + unicodedata.normalize("NFKC", sign.group()), text)
+    text = _ROOT.sub(lambda root: "\\sqrt{" + (root.group(1) or root.group(2) or "") + "}", text)
+    text = unicodedata.normalize("NFKC", text.translate(_TABLE)).translate(_TABLE)
+    return "".join(str(unicodedata.decimal(sign)) if sign.isdecimal() else sign for sign in text)
+
+
+def unwrap(text: str, opening: str, closing: str) -> str:
+    """Without the brackets around all of it, as many as there are."""
+    while len(text) >= 2 and text[0] == opening and text[-1] == closing and _matching(text, opening, closing):
+        text = text[1:-1].strip()
+    return text
+
+
+def _matching(text: str, opening: str, closing: str) -> bool:
+    """Whether the first bracket is closed by the last one."""
+    depth = 0
+    for position, sign in enumerate(text):
+        depth += (sign == opening) - (sign == closing)
+        if depth == 0:
+            return position == len(text) - 1
+    return False
+
+
+_OPENING, _CLOSING = "([{", ")]}"
+_ENVIRONMENT = re.compile(r"\\(begin|end)\{")
+
+
+def split(text: str, separator: re.Pattern[str]) -> list[str]:
+    """The parts between the separators that stand outside all brackets and environments, stripped."""
+    parts, depth, begin, position = [], 0, 0, 0
+    while position < len(text):
+        sign = text[position]
+        if sign in _OPENING:
+            depth += 1
+        elif sign in _CLOSING:
+            depth -= 1
+        elif environment := _ENVIRONMENT.match(text, position):
+            depth += 1 if environment.group(1) == "begin" else -1
+            position = environment.end() - 1
+            continue
+        if depth == 0 and (found := separator.match(text, position)) and found.end() > position:
+            parts.append(text[begin:position].strip())
+            begin = position = found.end()
+        else:
+            position += 1
+    return [*parts, text[begin:].strip()]
+
+
+_TEXT = re.compile(r"\\text\{([^{}]*)\}")
+_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
+
+
+def squash(text: str) -> str:
+    """Without text commands and spaces, but those between digits: equal for answers that differ in layout only."""
+    return _SPACE.sub("", _TEXT.sub(r"\1", text))
+
+
+def words(text: str) -> str:
+    """As plain lower-case words, for answers that are compared as strings."""
+    return re.sub(r"[\s\"]+", " ", _TEXT.sub(r" \1 ", text).replace("_", " ")).strip(" .,;:!").lower()
