@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from verl_rsim.reward.choices import option, truth_value
-from verl_rsim.reward.notation import split, squash, unwrap, words
+from verl_rsim.reward.notation import enclosed, split, squash, unwrap, words
 from verl_rsim.reward.quantity import quantity, same_number
+from verl_rsim.reward.units import unit_of
 
 Equal = Callable[[str, str, float], bool]
 """Whether two expressions are equal, up to a relative tolerance (0: exactly): math-verify in a worker."""
@@ -44,6 +45,7 @@ _NAME = re.compile(
     r"(?:=|\\in )\s*"
 )
 _OPERATION = re.compile(r"\\(?:int|sum|prod|lim|binom|gcd|lcm|det|max|min)(?![A-Za-z])|!|\\frac\{d\}")
+_MODULUS = re.compile(r"\s*\\(?:pmod|bmod|mod)\s*\{?\s*(\d+)\s*\}?$")
 _BASE = re.compile(r"([0-9A-F]+)_\{?(\d+)\}?")
 
 
@@ -126,18 +128,14 @@ class _Collection:
     members: tuple[str, ...]
 
 
-_OPENINGS = {"(": ")", "[": "]"}
-
-
 def _collection(text: str) -> _Collection | None:
-    for opening, closing in (("\\{", "\\}"), ("\\langle", "\\rangle")):
-        if text.startswith(opening) and text.endswith(closing):
-            members = tuple(parts(text[len(opening) : -len(closing)]))
-            return _Collection("(", ")", members) if opening == "\\langle" else _Collection("\\{", "\\}", members)
-    if text[:1] in _OPENINGS and text[-1:] in (")", "]") and len(split(text, re.compile(r"(?<=[)\]])"))) == 1:
+    if text.startswith("\\langle") and text.endswith("\\rangle"):
+        return _Collection("(", ")", tuple(parts(text[7:-7])))
+    if text.startswith("\\{") and text.endswith("\\}") and enclosed(text):
+        return _Collection("\\{", "\\}", tuple(parts(text[2:-2])))
+    if text[:1] in ("(", "[") and text[-1:] in (")", "]") and enclosed(text):
         members = tuple(parts(text[1:-1]))
-        closes_at_end = len(split(text[:-1] + " ", re.compile(","))) == 1
-        return _Collection(text[0], text[-1], members) if len(members) > 1 and closes_at_end else None
+        return _Collection(text[0], text[-1], members) if len(members) > 1 else None
     return None
 
 
@@ -145,7 +143,7 @@ def _same_list(given: str, wanted: str, equal: Equal) -> bool | None:
     """Several solutions without brackets: in any order, a set or a list."""
     members = parts(wanted)
     if len(members) == 1:
-        return False if len(parts(given)) > 1 and _collection(wanted) is None else None
+        return False if len(parts(given)) > 1 and _collection(unnamed(wanted)) is None else None
     found = _collection(given)
     if found and found.opening != "\\{":
         return False
@@ -279,7 +277,18 @@ def _same_formula(given: str, wanted: str, equal: Equal) -> bool:
         return False  # an integral or a sum that has yet to be worked out
     if any(word not in _FUNCTIONS and word not in wanted for word in _BARE.findall(given)):
         return False  # prose; letters of a word are no product
-    formula, target = unnamed(given), unnamed(wanted)
+    (formula, unit), (target, wanted_unit) = _without_unit(unnamed(given)), _without_unit(unnamed(wanted))
     if "=" in formula or "=" in target:
         return "=" in given and "=" in wanted and equal(given, wanted, 0.0)
-    return _names_agree(given, wanted) and equal(formula, target, 0.0)
+    if unit and wanted_unit and unit != wanted_unit:
+        return False
+    return _names_agree(given, wanted) and (formula == target or equal(formula, target, 0.0))
+
+
+def _without_unit(text: str) -> tuple[str, str]:
+    """``9\\pi\\text{ cm}^2`` as ``9\\pi`` and ``cm^2``; a modulus counts as a unit."""
+    if modulus := _MODULUS.search(text):
+        return text[: modulus.start()], modulus.group(1)
+    start = text.find("\\text{", 1)
+    unit = unit_of(text[start:]) if start > 0 else None
+    return (text[:start].strip(), unit) if unit else (text, "")

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import logging
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from verl_rsim.reward.answers import AnswerType, judge
 from verl_rsim.reward.worker_pool import work
 
 CACHED_EXPRESSIONS = 4096
-_WARM_UP = (
-    (r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt2}"),
-    ("x^2+2x+1", "(x+1)^2"),
-    (r"y=2x+\pi", r"y-2x=\pi"),
-    (r"\log_2 3", r"\frac{\ln 3}{\ln 2}"),
-    (r"3+4i", r"4i+3\sin(0)"),
-    (r"30\%", "0.31"),
-    (r"e^{-2t}", r"\frac{1}{e^{2t}}"),
-)
+_WARM_UP = r"""
+\frac{\sqrt{2}}{2}; \frac{1}{\sqrt2}; \sqrt{12}; 2\cdot\sqrt{3}; 3\pm\sqrt{2}; \sqrt[3]{5}; 2^{1/2}; 3\times 10^{5}
+x^2+2x+1; (x+1)^2; (x-2)(x+3); a^2-b^2; x^3-3x^{2}y+y^{-1}; a(b+c); 6x^5; -\frac{x-1}{x+1}; (x+1)/(x-1); 2x/3
+y=2x+\pi; y-2x=1; x^2+y^2=1; f(x)=x; x_1+x_2; k\neq 3; 3+4i; 2\pi r; \frac{1}{2}\pi; 1.57; -120; 30\%; 10!
+\binom{10}{3}; \sin 2x; 2\sin x\cos x; \tan^{-1}(x); \cos(\pi/3); \log_2 3; \frac{\ln 3}{\ln 2}; \ln(x+1); \log 2
+e^{-2t}; |x-1|; 2^{n+1}; x \leq 3; x<-1; (1,2); [1,\infty); \{1,2\}; \begin{pmatrix} x \\ 1 \end{pmatrix}
+\mathbb{R}; \emptyset; \vec{a}; \overline{AB}
+"""
+"""Typical expressions: antlr builds its automata and sympy its caches as they meet grammar, and forks inherit both."""
+_POINTS = ("0.7391", "1.6180", "2.2367")
 
 
 def let_the_parser_read_percent_signs() -> None:
@@ -52,12 +54,42 @@ def equal(given: str, wanted: str, tolerance: float) -> bool:
     if answer is None or truth is None:
         return False
     if not tolerance:
-        return bool(verify(truth, answer, timeout_seconds=None))
+        return not differ(answer, truth) and bool(verify(truth, answer, timeout_seconds=None))
     try:
         value, target = float(answer.evalf()), float(truth.evalf())
     except (TypeError, AttributeError):  # not a real number
         return False
     return abs(value - target) <= tolerance * abs(target)
+
+
+def differ(answer: Any, truth: Any) -> bool:
+    """Whether two expressions in the same symbols have different values at some point, which is cheap to see.
+
+    math-verify would simplify their difference before it gives up: tens of milliseconds, or for ever.
+    """
+    from sympy import Expr, Float
+
+    if not (isinstance(answer, Expr) and isinstance(truth, Expr)) or answer.free_symbols != truth.free_symbols:
+        return False
+    symbols = sorted(answer.free_symbols, key=str)
+    for point in _POINTS:
+        at = {symbol: Float(point) + number for number, symbol in enumerate(symbols)}
+        try:
+            value, target = (complex(expression.evalf(20, subs=at)) for expression in (answer, truth))
+        except (TypeError, ValueError, OverflowError, ArithmeticError, NotImplementedError):  # no value here
+            return False
+        if abs(value - target) > 1e-4 * max(1.0, abs(target)):
+            return True
+    return False
+
+
+def warm_up() -> None:
+    """Read typical expressions and compare each with the next."""
+    expressions = [expression.strip() for line in _WARM_UP.strip().splitlines() for expression in line.split(";")]
+    for given, wanted in pairwise(expressions):
+        equal(given, wanted, 0.0)
+    equal("x^2+2x+1", "(x+1)^2", 0.0)
+    equal(r"2\sin x\cos x", r"\sin 2x", 0.0)
 
 
 def grade(answer: str, truth: str, kind: str, tolerance: float) -> bool:
@@ -68,6 +100,5 @@ def grade(answer: str, truth: str, kind: str, tolerance: float) -> bool:
 if __name__ == "__main__":
     logging.disable(logging.WARNING)
     let_the_parser_read_percent_signs()
-    for pair in _WARM_UP:
-        equal(*pair, 0.0)
+    warm_up()
     work(grade)

@@ -48,9 +48,11 @@ _COMMANDS = [
     (re.compile(r"\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\.?"), ""),
     (re.compile(r"\\(?:displaystyle|textstyle|limits|quad|qquad)(?![A-Za-z])"), " "),
     (
-        re.compile(r"\\(?:mathrm|textrm|textbf|textit|textnormal|mathbf|mathit|mbox|text|operatorname|mathsf)\s*\{"),
+        re.compile(r"\\(?:mathrm|textrm|textbf|textit|textnormal|mathbf|mathit|mbox|text|operatorname|mathsf|underline)\s*\{"),
         r"\\text{",
     ),
+    (re.compile(r"\\text\{([-+\d.,/%$]+)\}"), r"\1"),
+    (re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\le(?![A-Za-z])|\\leqslant(?![A-Za-z])|<="), r"\\leq "),
     (re.compile(r"\\ge(?![A-Za-z])|\\geqslant(?![A-Za-z])|>="), r"\\geq "),
     (re.compile(r"\\lt(?![A-Za-z])"), "<"),
@@ -83,7 +85,9 @@ def tidy(text: str) -> str:
         for pattern, replacement in _COMMANDS:
             text = pattern.sub(replacement, text)
     text = re.sub(r"\s+", " ", text).strip().rstrip(".,;:").strip()
-    return unwrap(text, "{", "}")
+    text = unwrap(text, "{", "}")
+    listed = _TEXT.fullmatch(text)
+    return listed.group(1).strip() if listed and "," in text else text
 
 
 def _ascii(text: str) -> str:
@@ -96,22 +100,24 @@ def _ascii(text: str) -> str:
 
 def unwrap(text: str, opening: str, closing: str) -> str:
     """Without the brackets around all of it, as many as there are."""
-    while len(text) >= 2 and text[0] == opening and text[-1] == closing and _matching(text, opening, closing):
+    while len(text) >= 2 and text[0] == opening and text[-1] == closing and enclosed(text):
         text = text[1:-1].strip()
     return text
 
 
-def _matching(text: str, opening: str, closing: str) -> bool:
-    """Whether the first bracket is closed by the last one."""
+_OPENING, _CLOSING = "([{", ")]}"
+
+
+def enclosed(text: str) -> bool:
+    """Whether the first bracket is closed by the last sign; ``[1,2)`` is enclosed, ``(1,2)(3,4)`` is not."""
     depth = 0
     for position, sign in enumerate(text):
-        depth += (sign == opening) - (sign == closing)
-        if depth == 0:
+        depth += (sign in _OPENING) - (sign in _CLOSING)
+        if depth == 0 and sign in _CLOSING:
             return position == len(text) - 1
     return False
 
 
-_OPENING, _CLOSING = "([{", ")]}"
 _ENVIRONMENT = re.compile(r"\\(begin|end)\{")
 
 
@@ -137,12 +143,13 @@ def split(text: str, separator: re.Pattern[str]) -> list[str]:
 
 
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
+_ONE_SIGN = re.compile(r"(\^|_|\\sqrt)\s*\{(\w)\}")
 _SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
 
 
 def squash(text: str) -> str:
-    """Without text commands and spaces, but those between digits: equal for answers that differ in layout only."""
-    return _SPACE.sub("", _TEXT.sub(r"\1", text))
+    """Without text commands, spaces between no digits and braces around one sign: equal if only the layout differs."""
+    return _SPACE.sub("", _ONE_SIGN.sub(r"\1\2", _TEXT.sub(r"\1", text)))
 
 
 def words(text: str) -> str:

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from verl_rsim.reward.notation import unwrap, words
+from verl_rsim.reward.notation import unwrap
 from verl_rsim.reward.units import unit_of
 
 MAX_EXPONENT = 400
@@ -99,9 +99,10 @@ def quantity(text: str) -> Quantity | None:
     if "," not in text:
         text = unwrap(text, "(", ")")
     if text[:1].isalpha() or text.startswith("\\text{"):
-        if (word := words(text)) in _WORDS:
-            return Quantity(Fraction(_WORDS[word]))
-        text = _WHOLE_TEXT.sub(r"\1", text)
+        text = _WHOLE_TEXT.sub(r"\1", text).strip()
+        word, _, rest = text.lower().partition(" ")
+        if word in _WORDS:
+            text = f"{_WORDS[word]} {rest}".strip()
     sign, position = _sign(text, 0)
     currency = ""
     if symbol := _CURRENCY.match(text, position):

@@ -20,6 +20,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prepare_tiny(folder / "models/tiny-llama", "llama", 0)
     prepare_tiny(folder / "models/tiny-qwen2", "qwen2", 1)
     prepare(folder / "data/arithmetic", "arithmetic", train=32, test=8)
+    prepare(folder / "data/humaneval", "humaneval", train=32, test=8)
     return folder
 
 

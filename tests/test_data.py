@@ -72,3 +72,29 @@ def test_unknown_generators_and_families_are_refused(tmp_path):
         prepare(tmp_path / "d", "nonsense")
     with pytest.raises(DataError, match="choose llama or qwen2"):
         prepare_tiny(tmp_path / "m", "gpt")
+
+
+def test_coding_tasks_of_a_package_and_of_a_file_carry_their_tests(tmp_path):
+    assert prepare(tmp_path / "humaneval", "humaneval", train=100, test=20)
+    rows = pq.read_table(tmp_path / "humaneval/train.parquet").to_pylist()
+    assert len(rows) == 100
+    assert all(row["ability"] == "code" and row["prompt"][0]["content"].endswith("code block.") for row in rows)
+    tests = {"fn_name": "double", "inputs": [[1], [2]], "outputs": [2, 4]}
+    lines = [{"question": f"Write double, version {i}.", "answer": tests} for i in range(4)]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert prepare(tmp_path / "own", str(tmp_path / "own.jsonl"), ability="code")
+    row = pq.read_table(tmp_path / "own/train.parquet").to_pylist()[0]
+    assert json.loads(row["reward_model"]["ground_truth"]) == tests
+
+
+def test_questions_whose_truth_cannot_be_scored_are_dropped_and_named(tmp_path, capsys):
+    good = {"question": "q", "answer": {"fn_name": "f", "inputs": [[1]], "outputs": [1]}}
+    bad = {"question": "no tests", "answer": {"fn_name": "f", "inputs": [], "outputs": []}}
+    (tmp_path / "own.jsonl").write_text("\n".join(json.dumps(line) for line in [good, good | {"question": "r"}, bad]))
+    prepare(tmp_path / "own", str(tmp_path / "own.jsonl"), ability="code", seed=1)
+    said = capsys.readouterr().out
+    assert "dropped 1 of 3" in said
+    assert "no tests" in said
+    (tmp_path / "bad.jsonl").write_text(json.dumps(bad))
+    with pytest.raises(DataError, match="no question has a ground truth"):
+        prepare(tmp_path / "bad", str(tmp_path / "bad.jsonl"), ability="code")

@@ -29,7 +29,7 @@ from verl.workers.engine import EngineRegistry
 import verl.utils.device
 assert callable(get_trainer_cls("rsim"))
 assert "rsim" in _agent_loop_registry
-print(get_reward_manager_cls("rsim_math").__name__)
+print(*(get_reward_manager_cls(name).__name__[4:-13] for name in ("rsim", "rsim_math", "rsim_code")))
 print(EngineRegistry.get_engine_cls("strategy_policy", "fsdp2").__name__)
 print(verl.utils.device.get_device_name())
 """
@@ -37,7 +37,7 @@ print(verl.utils.device.get_device_name())
 
 @pytest.mark.parametrize("first", ["import verl", "import verl_rsim", "import verl_rsim.plugin"])
 def test_everything_is_registered_whatever_is_imported_first(first):
-    assert run(f"{first}\n{REGISTERED}").split()[-3:] == ["RsimMathRewardManager", "StrategyPolicyEngine", "cpu"]
+    assert run(f"{first}\n{REGISTERED}").splitlines()[-3:] == [" Math Code", "StrategyPolicyEngine", "cpu"]
 
 
 def test_importing_verl_imports_no_trainer():

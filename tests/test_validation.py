@@ -34,6 +34,17 @@ CASES = {
     "both frozen": (["rsim.train=[]"], "rsim.train", "both policies are frozen"),
     "lambda": (["rsim.lambda=1.5"], "rsim.lambda", "must be a number in [0, 1]"),
     "unknown stage": (["rsim.schedule=leader_last"], "rsim.schedule", "choose one of leader_first"),
+    "reward term": (
+        ["rsim.reward.terms=[{name: brevity, path: nowhere.brevity}]"],
+        "rsim.reward.terms.brevity",
+        "name an importable function",
+    ),
+    "sandbox": (["rsim.scoring.sandbox=jail"], "rsim.scoring.sandbox", "choose one of auto, bubblewrap"),
+    "sandbox without its service": (
+        ["reward.reward_manager.name=rsim_code", "rsim.scoring.sandbox=fusion"],
+        "reward.sandbox_fusion.url",
+        "needs the service's URL",
+    ),
     "unknown key": (["+rsim.max_turn=3"], "rsim.max_turn", "unknown key"),
     "stage without training": (
         ["rsim.train=[reasoner]"],

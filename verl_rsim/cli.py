@@ -25,19 +25,23 @@ def home() -> Path:
 
 @app.command("prepare-data")
 def prepare_data(
-    source: Annotated[str, typer.Argument(help="arithmetic, another reasoning-gym generator, gsm8k, math, or a file")],
+    source: Annotated[
+        str,
+        typer.Argument(help="arithmetic, another reasoning-gym generator, gsm8k, math, mbpp, humaneval, or a file"),
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder; default: $RSIM_HOME/data/NAME")] = None,
     train: Annotated[int, typer.Option(min=1, help="Training questions")] = 512,
     test: Annotated[int, typer.Option(min=1, help="Test questions")] = 64,
     seed: Annotated[int, typer.Option(help="Of the generation or the split")] = 0,
     question: Annotated[str, typer.Option(help="Column of a file")] = "question",
     answer: Annotated[str, typer.Option(help="Column of a file")] = "answer",
+    code: Annotated[bool, typer.Option("--code", help="The answers of a file are tests (docs/rewards.md)")] = False,
 ) -> None:
     """Write verl parquet files from generated questions, a public dataset, or a .jsonl or .parquet file."""
     from verl_rsim.data.prepare import prepare
 
     folder = out or home() / "data" / Path(source).stem
-    written = prepare(folder, source, train, test, seed, question, answer)
+    written = prepare(folder, source, train, test, seed, question, answer, ability="code" if code else "math")
     typer.echo(f"{'Wrote' if written else 'Already there:'} {folder}/train.parquet and test.parquet")
 
 

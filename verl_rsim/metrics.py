@@ -14,8 +14,10 @@
 ``{role}/reward``               mean reward of the role (``/std``)
 ``planner/reward/{part}``       mean of each part
 ``reasoner/acc``                mean accuracy
-``reasoner/answered``           share of interactions in which an answer was found (``rsim_math``)
-``reasoner/scorer_failed``      share whose scoring timed out or crashed (``rsim_math``)
+``reasoner/answered``           share of interactions in which an answer was found (``rsim*`` reward managers)
+``reasoner/passed``             mean share of tests passed; the accuracy where there are no tests
+``reasoner/reason/{reason}``    share with this reason of the score: right, wrong, no_answer, timeout, syntax_error ...
+``reasoner/scorer_failed``      share whose scoring timed out or crashed
 =============================== =================================================================================
 """
 
@@ -67,9 +69,12 @@ def reward_metrics(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         infos: one ``reward_extra_info`` per interaction; at least one.
     """
     metrics: dict[str, float] = {"reasoner/acc": fmean(info["acc"] for info in infos)}
-    for key in ("answered", "scorer_failed"):
+    for key in ("answered", "passed", "scorer_failed"):
         if all(key in info for info in infos):
             metrics[f"reasoner/{key}"] = fmean(info[key] for info in infos)
+    if all("reason" in info for info in infos):
+        reasons = Counter(str(info["reason"]) for info in infos)
+        metrics |= {f"reasoner/reason/{name}": count / len(infos) for name, count in reasons.items()}
     for role in ("planner", "reasoner"):
         rewards = [info[f"{role}_reward"] for info in infos]
         metrics |= {f"{role}/reward": fmean(rewards), f"{role}/reward/std": pstdev(rewards)}

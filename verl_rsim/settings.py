@@ -13,6 +13,8 @@ from typing import Any
 
 from verl_rsim.dialogue import Injection, Limits
 from verl_rsim.errors import ConfigError
+from verl_rsim.reward.answers import AnswerType
+from verl_rsim.reward.sandbox import BACKENDS
 
 ROLES = ("planner", "reasoner")
 
@@ -62,6 +64,32 @@ def _term(entry: Any, taken: set[str]) -> TermConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoringConfig:
+    """How the reward managers ``rsim``, ``rsim_math`` and ``rsim_code`` score; see :mod:`verl_rsim.reward.manager`."""
+
+    workers: int = 2
+    math_seconds: float = 3.0
+    tolerance: float = 0.01
+    answer_types: Mapping[str, str] = field(default_factory=dict)
+    partial_credit: bool = False
+    sandbox: str = "auto"
+    code_seconds: float = 10.0
+    code_memory_mb: int = 1024
+
+    def __post_init__(self):
+        for key in ("workers", "code_memory_mb"):
+            _at_least(f"rsim.scoring.{key}", getattr(self, key), 1)
+        for key in ("math_seconds", "code_seconds"):
+            if getattr(self, key) <= 0:
+                raise ConfigError(f"rsim.scoring.{key}", getattr(self, key), "must be above 0 seconds")
+        if not 0 <= self.tolerance < 1:
+            raise ConfigError("rsim.scoring.tolerance", self.tolerance, "must be a relative error in [0, 1)")
+        _one_of("rsim.scoring.sandbox", self.sandbox, list(BACKENDS))
+        for source, kind in self.answer_types.items():
+            _one_of(f"rsim.scoring.answer_types.{source}", kind, [item.value for item in AnswerType])
+
+
+@dataclass(frozen=True, slots=True)
 class WatchdogConfig:
     """Bounds on waiting, in seconds."""
 
@@ -84,6 +112,7 @@ class RsimConfig:
     max_answer_tokens: int = 128
     step_delimiter: str = "\n\n"
     reward: RewardConfig = field(default_factory=RewardConfig)
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
     deterministic: bool = False
     seed: int = 0
     max_failed_share: float = 0.1
@@ -140,6 +169,15 @@ def parse_config(block: Mapping[str, Any]) -> RsimConfig:
     return _fill(RsimConfig, "rsim", values)
 
 
+def parse_scoring(block: Mapping[str, Any]) -> ScoringConfig:
+    """Read and check an ``rsim.scoring`` block on its own, as plain verl jobs have it.
+
+    Raises:
+        ConfigError: unknown key, wrong type or value out of range.
+    """
+    return _fill(ScoringConfig, "rsim.scoring", block)
+
+
 def _fill(cls: type, key: str, values: Mapping[str, Any]) -> Any:
     """Build dataclass ``cls`` from ``values``, checking names and types against its defaults."""
     fields = {item.name: item for item in dataclasses.fields(cls)}
@@ -168,6 +206,10 @@ def _typed(key: str, value: Any, like: Any) -> Any:
         if isinstance(value, str) or not isinstance(value, list | tuple):
             raise ConfigError(key, value, "must be a list")
         return tuple(value)
+    if isinstance(like, Mapping):
+        if not isinstance(value, Mapping):
+            raise ConfigError(key, value, "must be a block of settings")
+        return dict(value)
     if isinstance(like, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not type(like):

@@ -13,6 +13,8 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl_rsim import cpu
 from verl_rsim.errors import ConfigError
 from verl_rsim.prompts import planner_messages
+from verl_rsim.reward.manager import build_sandbox
+from verl_rsim.reward.planner_score import PlannerScorer
 from verl_rsim.rollout import build_dialogue
 from verl_rsim.schedule import build_schedule
 from verl_rsim.settings import RsimConfig, parse_config
@@ -34,6 +36,7 @@ def validate_job(config: DictConfig) -> RsimConfig:
             fix = "add --config-path pkg://verl_rsim.config --config-name rsim_trainer to the command"
             raise ConfigError(key, None, f"the configuration has no such block; {fix}")
     rsim = parse_config(OmegaConf.to_container(config.rsim, resolve=True))
+    PlannerScorer(rsim.reward)  # raises where a term of the user's cannot be found
     _check_verl_options(config)
     rows = _check_data(config)
     total = config.trainer.total_training_steps
@@ -56,9 +59,12 @@ def _check_verl_options(config: DictConfig) -> None:
     if config.reward.reward_model.enable and not config.reward.reward_model.enable_resource_pool:
         fix = "a reward model on the training GPUs scores too late for the planner; give it its own pool"
         raise ConfigError("reward.reward_model.enable_resource_pool", False, fix)
-    if config.reward.custom_reward_function.path and config.reward.reward_manager.name == "rsim_math":
-        fix = "rsim_math has its own scorer and would ignore reward.custom_reward_function; set it to naive"
-        raise ConfigError("reward.reward_manager.name", "rsim_math", fix)
+    manager = config.reward.reward_manager.name
+    if config.reward.custom_reward_function.path and manager in ("rsim", "rsim_math", "rsim_code"):
+        fix = f"{manager} has its own scorer and would ignore reward.custom_reward_function; set it to naive"
+        raise ConfigError("reward.reward_manager.name", manager, fix)
+    if manager == "rsim_code":
+        build_sandbox(config)  # raises where none works
     if is_distillation_enabled(config.get("distillation")):
         raise ConfigError("distillation.enabled", True, "rSIM has no teacher; set it to False")
     if str(config.algorithm.adv_estimator) == "remax":

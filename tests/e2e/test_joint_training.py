@@ -42,6 +42,13 @@ DETERMINISTIC = [
     "trainer.n_gpus_per_node=2",
     "planner.actor.use_kl_loss=true",
 ]
+CODING = [
+    "data.train_files=${oc.env:RSIM_HOME}/data/humaneval/train.parquet",
+    "data.val_files=${oc.env:RSIM_HOME}/data/humaneval/test.parquet",
+    "data.filter_overlong_prompts=true",
+    "data.max_prompt_length=500",
+    "planner.rollout.prompt_length=1650",
+]
 
 
 class Job:
@@ -237,9 +244,10 @@ def test_resuming_gives_the_same_numbers_and_a_killed_engine_ends_the_job(whole,
 
 
 def test_a_frozen_reasoner_only_serves_and_a_killed_worker_ends_the_job(jobs):
-    """Chat injection and free decoding, the two other ways, on the same occasion."""
+    """Chat injection, free decoding and coding tasks, the other ways, on the same occasion."""
     job = jobs("frozen", "rsim.train=[planner]", "rsim.schedule=joint", "rsim.injection=chat",
-               "rsim.planner_decoding=free", "trainer.default_local_dir=frozen", "trainer.total_training_steps=1000",
+               "rsim.planner_decoding=free", *CODING, "rsim.reward.group_diversity=0.5",
+               "trainer.default_local_dir=frozen", "trainer.total_training_steps=1000",
                "trainer.val_before_train=false", "trainer.test_freq=-1", "trainer.save_freq=2")  # fmt: skip
     job.wait_for_step(3, 600)
     steps = job.metrics()
@@ -247,6 +255,12 @@ def test_a_frozen_reasoner_only_serves_and_a_killed_worker_ends_the_job(jobs):
         assert (steps[step]["planner/weight"], steps[step]["reasoner/weight"]) == (0.5, 0.0)
         assert steps[step]["planner/log_prob_gap/mean"] <= 1e-3, "free decoding: over the whole vocabulary"
         assert "timing_s/reasoner/update" not in steps[step]
+        assert steps[step]["reasoner/acc"] == steps[step]["reasoner/passed"] == 0, "random letters pass no test"
+        assert 0 < steps[step]["planner/reward/group_diversity"] <= 0.5
+        parts = [v for key, v in steps[step].items() if key.startswith("planner/reward/") and not key.endswith("/std")]
+        assert steps[step]["planner/score/mean"] == pytest.approx(sum(parts), abs=1e-5), "the reward it learns from"
+        reasons = {key: value for key, value in steps[step].items() if key.startswith("reasoner/reason/")}
+        assert sum(reasons.values()) == pytest.approx(1)
     assert any(steps[step]["rsim/unparsed"] > 0 for step in (1, 2, 3)), "a random planner writes no strategy"
     saved = jobs.folder / "frozen/global_step_2"
     assert {path.name for path in saved.iterdir()} == {"planner", "data.pt", "rsim.json"}

@@ -1,0 +1,115 @@
+"""SandboxFusion, the service that verl's own code reward speaks to, as a sandbox.
+
+The service runs one program to its end and returns what it printed, so a conversation is replayed: the tests run
+with the answers known so far, and the question they stop at is put to the solution, which is run anew and given all
+the questions so far. Two requests a call of the solution: right and unforgeable as elsewhere, and slow.
+The isolation is the service's affair. Memory is limited by it as well as from inside.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from dataclasses import dataclass
+
+import httpx
+from verl_rsim.reward.code_inside import MESSAGE_BYTES
+from verl_rsim.reward.sandbox import (
+    GRACE_SECONDS,
+    Conversation,
+    Finished,
+    Sandbox,
+    SandboxError,
+    SandboxLimits,
+    inside_source,
+)
+
+ATTEMPTS = 3
+SERVICE_SECONDS = 10.0
+"""What a request may take beside the run itself."""
+
+
+class FusionSandbox(Sandbox):
+    """A SandboxFusion service.
+
+    Args:
+        limits: what one grading may use.
+        url: of the endpoint, e.g. ``http://localhost:8080/run_code``.
+    """
+
+    def __init__(self, limits: SandboxLimits, url: str):
+        super().__init__(limits)
+        self._client = httpx.Client()
+        self._url = url
+
+    def run(self, call: str, stdin: str, seconds: float) -> Finished:
+        """Run a program to its end, or for so long."""
+        done = self._request(call, stdin, seconds)
+        limit = self.limits.output_bytes
+        return Finished(done.output[:limit], done.code, done.timed_out, len(done.output) > limit)
+
+    def converse(self, tests: str, solution: str, seconds: float) -> Conversation:
+        """Replay the tests until they ask nothing that is not answered. They must ask the same each time."""
+        deadline, answers = time.monotonic() + seconds, b""
+        while True:
+            asked = self._request(tests, answers.decode(), GRACE_SECONDS + seconds)
+            report = asked.errors.splitlines(keepends=True)[-1] if asked.errors else b""
+            known = _messages(answers)
+            if _messages(asked.output) <= known:
+                return Conversation(report, asked.timed_out)
+            left = deadline - time.monotonic()
+            answered = self._request(solution, asked.output.decode(), left) if left > 0 else None
+            if answered is None or answered.timed_out or _messages(answered.output) <= known:
+                return Conversation(report, answered is None or answered.timed_out)
+            answers = answered.output
+
+    def _request(self, call: str, stdin: str, seconds: float) -> _Done:
+        body = {
+            "language": "python",
+            "code": f"{inside_source()}\n{call}\n",
+            "stdin": stdin,
+            "compile_timeout": seconds,
+            "run_timeout": seconds,
+            "memory_limit_MB": self.limits.memory_bytes >> 20,
+            "files": {},
+            "fetch_files": [],
+        }
+        for attempt in range(ATTEMPTS):
+            try:
+                response = self._client.post(self._url, json=body, timeout=seconds + SERVICE_SECONDS)
+                if response.status_code == httpx.codes.GATEWAY_TIMEOUT and attempt + 1 < ATTEMPTS:
+                    time.sleep(1 + attempt)  # it is overloaded, as verl's client knows too
+                    continue
+                return _done(response.raise_for_status().json())
+            except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+                raise SandboxError(f"{self._url} did not run the program: {type(error).__name__}: {error}") from error
+        raise AssertionError("unreachable")
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    output: bytes
+    errors: bytes
+    code: int
+    timed_out: bool
+
+
+def _done(answer: dict) -> _Done:
+    result = answer["run_result"]
+    if answer["status"] == "SandboxError" or result is None:
+        raise ValueError(f"it says {answer['status']}: {answer.get('message')}")
+    timed_out = result["status"] == "TimeLimitExceeded"
+    code = result["return_code"] if result.get("return_code") is not None else 1
+    output, errors = ((result.get(name) or "").encode("utf-8", "replace") for name in ("stdout", "stderr"))
+    return _Done(output, errors, code if code >= 0 else 128 - code, timed_out)
+
+
+def _messages(data: bytes) -> int:
+    """How many whole messages there are in what a side wrote."""
+    count, stream = 0, io.BytesIO(data)
+    while (head := stream.readline(16)).strip().isdigit():
+        size = int(head)
+        if size > MESSAGE_BYTES or len(stream.read(size)) < size:
+            break
+        count += 1
+    return count
