@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-
-from verl_rsim.errors import ConfigError
 from verl_rsim.reward import bubblewrap, local_sandbox, sandlock_backend
 from verl_rsim.reward.code_score import CodeScorer
 from verl_rsim.reward.sandbox import Finished, Sandbox, SandboxError, SandboxLimits
+
+from verl_rsim.errors import ConfigError
 
 LIMITS = SandboxLimits(wall_seconds=5.0, memory_bytes=512 << 20, output_bytes=1 << 16)
 
@@ -125,7 +125,7 @@ def test_a_wrong_setting_is_named(arguments: dict, key: str):
 
 
 def test_limits_must_be_positive():
-    with pytest.raises(ConfigError, match="limits.memory_bytes=0"):
+    with pytest.raises(ConfigError, match=r"limits\.memory_bytes=0"):
         SandboxLimits(memory_bytes=0)
 
 
