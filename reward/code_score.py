@@ -22,7 +22,7 @@ from verl_rsim.reward.sandbox import Finished, Sandbox, SandboxError
 from verl_rsim.reward.verdict import TruthError, Verdict
 
 MAX_CODE_CHARS = 1 << 18
-_FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"(?:^[ \t]*```[ \t]*|```(?=py))(\w*)[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(
     r"^[ \t]*(?:(?:async )?def \w|class \w|import \w|from [\w.]+ import |return\b|print\(|\w+ = )", re.MULTILINE
 )
@@ -129,7 +129,10 @@ class CodeScorer:
         heard = self._sandbox.converse(driver, solution, limits.wall_seconds)
         if not heard.report.endswith(b"\n"):
             return Verdict(0.0, True, "timeout" if heard.timed_out else "crash", {"passed": 0.0})
-        passed, failed, reason, detail = load(bytes.fromhex(heard.report.splitlines()[-1].decode()))
+        try:
+            passed, failed, reason, detail = load(bytes.fromhex(heard.report.decode()))
+        except (ValueError, TypeError, KeyError) as error:
+            raise SandboxError(f"the tests sent no report but {heard.report[:80]!r}") from error
         if reason == "bad_test":
             raise TruthError(f"ground truth has tests that do not run ({detail}): mend them")
         if heard.timed_out and reason in ("right", "crash"):
@@ -139,14 +142,14 @@ class CodeScorer:
         return Verdict(float(reason == "right"), True, reason, {"passed": passed / max(1, passed + failed)})
 
     def _play(self, code: str, tests: StdioTests) -> Verdict:
-        limits = self._sandbox.limits
-        program, deadline = f"play({code!a}, {self._sandbox.inside()})", time.monotonic() + limits.wall_seconds
-        reasons = []
+        limits, program = self._sandbox.limits, f"play({code!a}, {self._sandbox.inside()})"
+        deadline = time.monotonic() + limits.wall_seconds
+        reasons: list[str] = []
         for case in tests.cases:
-            left = deadline - time.monotonic()
-            reasons.append(
-                _ending(self._sandbox.run(program, case.stdin, left), case.expected) if left > 0 else "timeout"
-            )
+            done = self._sandbox.run(program, case.stdin, max(0.0, deadline - time.monotonic()))
+            if done.code is None and not reasons:  # later on it is the program that used the time up
+                raise SandboxError(f"the sandbox took more than {limits.wall_seconds:.1f} s to start")
+            reasons.append(_ending(done, case.expected))
             if reasons[-1] in ("timeout", "syntax_error"):
                 break
         passed = reasons.count("right") / len(tests.cases)
@@ -200,6 +203,6 @@ def _ending(done: Finished, expected: str) -> str:
     """Why a case passed or not; SIGKILL that was not ours is the limit of CPU time."""
     if done.timed_out or done.overflowed:
         return "timeout" if done.timed_out else "output_limit"
-    if done.code != 0:
+    if done.code:
         return _CODES.get(done.code, "crash" if done.code > 128 else "runtime_error")
     return "right" if same_output(expected, done.output.decode("utf-8", "replace")) else "wrong"

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from verl_rsim.reward.code_inside import dump
 from verl_rsim.reward.verdict import TruthError
 
 
@@ -171,6 +172,10 @@ def _calls(row: dict) -> FunctionTests:
         raise TruthError("ground truth has inputs that are no lists: write the arguments of each call as a list")
     accepted = [each if prime and isinstance(each, list) and len(each) == 1 else [] for each in outputs]
     cases = tuple((args, [output, *also]) for args, output, also in zip(inputs, outputs, accepted, strict=True))
+    try:
+        dump(cases)
+    except ValueError as error:
+        raise TruthError(f"ground truth has {error}: write flatter inputs and outputs") from None
     return FunctionTests({"candidate": entry}, cases=cases)
 
 

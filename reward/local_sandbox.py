@@ -84,8 +84,6 @@ class LocalSandbox(Sandbox):
             process.end()
             raise
         code = process.end(deadline - time.monotonic() if said.ended else 0.0)
-        if code is None:
-            raise SandboxError(f"the sandbox took more than {seconds:.1f} s to start")
         overflowed = len(said.content) > limit
         return Finished(said.content[:limit], code, not said.ended and not overflowed, overflowed)
 

@@ -81,13 +81,13 @@ class Finished:
 
     Attributes:
         output: what it wrote to stdout, at most the limit.
-        code: exit code, 128 + N if killed by signal N.
+        code: exit code, 128 + N if killed by signal N, None if its time was up before it had started.
         timed_out: it was killed because its time was up.
         overflowed: it was killed because it wrote more than the limit.
     """
 
     output: bytes
-    code: int
+    code: int | None
     timed_out: bool = False
     overflowed: bool = False
 
@@ -156,7 +156,7 @@ class Sandbox(ABC):
         """Run a program to its end, or for so long.
 
         Raises:
-            SandboxError: the program was never started.
+            SandboxError: the sandbox failed to start the program.
         """
 
     @abstractmethod
