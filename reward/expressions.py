@@ -51,6 +51,7 @@ _BASE = re.compile(r"([0-9A-F]+)_\{?(\d+)\}?")
 
 def same_expression(given: str, wanted: str, equal: Equal) -> bool:
     """Whether two tidied answers are the same; raises what ``equal`` raises."""
+    given = given.split("\\approx")[0].strip() or given  # what is said to be about something is what is said
     if given == wanted:
         return True
     if (number := quantity(unnamed(wanted))) is not None:
@@ -109,13 +110,14 @@ def parts(text: str) -> list[str]:
     return _with_both_signs(split(text, _SPACED_SEPARATOR if re.search(r"[,;]\s|\b(?:and|or)\b", text) else _SEPARATOR))
 
 
+_BOTH_SIGNS = re.compile(r"\\pm(?![A-Za-z])")
+
+
 def _with_both_signs(members: Sequence[str]) -> list[str]:
     signed = []
     for member in members:
-        if "\\pm" in member:
-            signed += [member.replace("\\pm", "+").removeprefix("+").strip(), member.replace("\\pm", "-")]
-        else:
-            signed.append(member)
+        plus, minus = (_BOTH_SIGNS.sub(sign, member) for sign in "+-")
+        signed += [member] if plus == member else [plus.removeprefix("+").strip(), minus]
     return signed
 
 
@@ -222,9 +224,11 @@ def _from_inequality(text: str) -> tuple[str, str] | None:
     """``1 < x \\leq 2`` as the variable and ``(1,2]``."""
     sides = [side.strip() for side in _RELATION.split(text)]
     signs = _RELATION.findall(text)
+    if len(signs) not in (1, 2):
+        return None
     if len(signs) == 1 and _VARIABLE.fullmatch(sides[0]):
         sides, signs = [sides[1], sides[0]], [{"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq"}[signs[0]]]
-    if not all(sides) or not _VARIABLE.fullmatch(sides[1]) or len(signs) > 2:
+    if not all(sides) or not _VARIABLE.fullmatch(sides[1]):
         return None
     up = signs[0] in ("<", "\\leq")
     if len(signs) == 1:
@@ -275,9 +279,9 @@ def _same_in_base(given: str, wanted: str, equal: Equal) -> bool | None:
 def _same_formula(given: str, wanted: str, equal: Equal) -> bool:
     if set(_OPERATION.findall(given)) - set(_OPERATION.findall(wanted)):
         return False  # an integral or a sum that has yet to be worked out
-    if any(word not in _FUNCTIONS and word not in wanted for word in _BARE.findall(given)):
-        return False  # prose; letters of a word are no product
     (formula, unit), (target, wanted_unit) = _without_unit(unnamed(given)), _without_unit(unnamed(wanted))
+    if any(word not in _FUNCTIONS and word not in wanted for word in _BARE.findall(formula)):
+        return False  # prose; letters of a word are no product
     if "=" in formula or "=" in target:
         return "=" in given and "=" in wanted and equal(given, wanted, 0.0)
     if unit and wanted_unit and unit != wanted_unit:

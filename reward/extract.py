@@ -79,7 +79,7 @@ _SENTENCE_END = re.compile(r"[.!?](?:\s|\*|$)|[,;]?\s(?:because|since|which|as|s
 _NUMBER = re.compile(
     r"(?<![\w.])-?[$€£]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[+-]?\d+)?(?:/\d+(?:\.\d+)?)?%?", re.IGNORECASE
 )
-_OPTION = re.compile(r"\(([A-J])\)|(?:option|choice)\s+(?:is:?\s+)?\(?([A-J])\b|^\W*([A-J])\W*$", re.MULTILINE)
+_OPTION = re.compile(r"\(([A-J])\)|(?:option|choice)(?::|\s+is:?)?\s+\(?([A-J])\b|^\W*([A-J])\W*$", re.MULTILINE)
 
 
 def find_answer(text: str, fallback: Fallback = Fallback.NUMBER) -> str | None:

@@ -39,10 +39,13 @@ def let_the_parser_read_percent_signs() -> None:
 def parsed(expression: str) -> Any:
     """math-verify's reading of an expression, None if it has none."""
     from math_verify import LatexExtractionConfig, parse
+    from sympy import Expr, I
 
     # No time-outs: math-verify's are signals that its own code swallows; the worker is killed instead.
     found = parse(f"${expression}$", [LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None)
-    return found[0] if found else None
+    if not found or not isinstance(found[0], Expr):
+        return found[0] if found else None
+    return found[0].xreplace({symbol: I for symbol in found[0].free_symbols if symbol.name == "i"})
 
 
 @lru_cache(maxsize=CACHED_EXPRESSIONS)

@@ -48,7 +48,9 @@ _COMMANDS = [
     (re.compile(r"\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\.?"), ""),
     (re.compile(r"\\(?:displaystyle|textstyle|limits|quad|qquad)(?![A-Za-z])"), " "),
     (
-        re.compile(r"\\(?:mathrm|textrm|textbf|textit|textnormal|mathbf|mathit|mbox|text|operatorname|mathsf|underline)\s*\{"),
+        re.compile(
+            r"\\(?:mathrm|textrm|textbf|textit|textnormal|mathbf|mathit|mbox|text|operatorname|mathsf|underline)\s*\{"
+        ),
         r"\\text{",
     ),
     (re.compile(r"\\text\{([-+\d.,/%$]+)\}"), r"\1"),

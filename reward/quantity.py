@@ -100,9 +100,9 @@ def quantity(text: str) -> Quantity | None:
         text = unwrap(text, "(", ")")
     if text[:1].isalpha() or text.startswith("\\text{"):
         text = _WHOLE_TEXT.sub(r"\1", text).strip()
-        word, _, rest = text.lower().partition(" ")
+        word, _, after = text.lower().partition(" ")
         if word in _WORDS:
-            text = f"{_WORDS[word]} {rest}".strip()
+            text = f"{_WORDS[word]} {after}".strip()
     sign, position = _sign(text, 0)
     currency = ""
     if symbol := _CURRENCY.match(text, position):

@@ -16,7 +16,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import queue
 import resource
 import signal
 import socket
@@ -24,7 +23,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -33,6 +34,8 @@ START_SECONDS = 120.0
 """What a worker may take to import its modules; not part of any task's time-out."""
 GRACE_SECONDS = 5.0
 """How long after the time-out a worker that does not answer at all, even of its death, is given up."""
+MAX_FAILED_STARTS = 3
+"""So many workers in a row that end before they are ready are an error; one may have been killed by someone."""
 MAX_MESSAGE_BYTES = 1 << 17
 
 
@@ -65,12 +68,12 @@ class WorkerPool:
     def __init__(self, module: str, workers: int, timeout: float, memory_bytes: int):
         self._arguments = (module, timeout, memory_bytes)
         self._lock = threading.Lock()
-        self._closed = False
+        self._closed, self._failed_starts = False, 0
         self._all: set[_Worker] = set()
-        # Last in, first out: a worker that has just answered is warm, a starting one is taken only when it must be.
-        self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
+        self._idle: list[_Worker] = []  # last in, first out: the one that has just answered has the warmest caches
+        self._waiting: deque[Future[_Worker]] = deque()  # first in, first out: no caller is passed over
         for _ in range(workers):
-            self._idle.put(self._start())
+            self._start()
 
     def run(self, *arguments: Any) -> Outcome:
         """Run one task of JSON values; blocks.
@@ -78,10 +81,15 @@ class WorkerPool:
         Raises:
             RuntimeError: the pool is closed, or a worker cannot be started at all.
         """
-        worker = self._idle.get()
-        if worker is None:
-            self._idle.put(None)
-            raise RuntimeError("the worker pool is closed")
+        turn: Future[_Worker] = Future()
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the worker pool is closed")
+            if self._idle:
+                turn.set_result(self._idle.pop())
+            else:
+                self._waiting.append(turn)
+        worker = turn.result()
         try:
             return worker.run(arguments)
         finally:
@@ -99,22 +107,44 @@ class WorkerPool:
             for worker in self._all:
                 worker.kill()
             self._all.clear()
-        self._idle.put(None)
+            while self._waiting:
+                self._waiting.popleft().set_exception(RuntimeError("the worker pool is closed"))
 
-    def _start(self) -> _Worker:
+    def _start(self) -> None:
         worker = _Worker(*self._arguments)
         self._all.add(worker)
-        return worker
+        threading.Thread(target=self._offer_once_ready, args=(worker,), daemon=True).start()
+
+    def _offer_once_ready(self, worker: _Worker) -> None:
+        started = worker.await_start()
+        with self._lock:
+            if self._closed:
+                return
+            self._failed_starts = 0 if started else self._failed_starts + 1
+            if started or self._failed_starts >= MAX_FAILED_STARTS:
+                self._offer(worker)  # a broken one too in the end, so that a caller learns of it
+            else:
+                self._replace(worker)
+
+    def _offer(self, worker: _Worker) -> None:
+        if self._waiting:
+            self._waiting.popleft().set_result(worker)
+        else:
+            self._idle.append(worker)
 
     def _give_back(self, worker: _Worker) -> None:
         with self._lock:
             if self._closed:
                 return
-            if worker.broken:
-                worker.kill()
-                self._all.discard(worker)
-                worker = self._start()
-            self._idle.put(worker)
+            if not worker.broken:
+                self._offer(worker)
+            else:
+                self._replace(worker)
+
+    def _replace(self, worker: _Worker) -> None:
+        worker.kill()
+        self._all.discard(worker)
+        self._start()
 
 
 class _Worker:
@@ -131,12 +161,16 @@ class _Worker:
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,  # so that one signal reaches the keeper and its fork, and Ctrl-C neither
             )
-        self.broken = False
-        self._timeout, self._ready, self._task = timeout, False, 0
+        self.broken = True
+        self._timeout, self._task = timeout, 0
+
+    def await_start(self) -> bool:
+        self.broken = self._receive(START_SECONDS) is None
+        return not self.broken
 
     def run(self, arguments: tuple[Any, ...]) -> Outcome:
-        if not self._ready:
-            self._await_start()
+        if self.broken:
+            raise RuntimeError(f"a worker did not start (exit status {self.process.poll()}); its error is on stderr")
         self._task += 1
         try:
             self._drop_old_news()
@@ -158,12 +192,6 @@ class _Worker:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
         self._socket.close()
-
-    def _await_start(self) -> None:
-        if self._receive(START_SECONDS) is None:
-            self.broken = True
-            raise RuntimeError(f"a worker did not start (exit status {self.process.poll()}); its error is on stderr")
-        self._ready = True
 
     def _drop_old_news(self) -> None:
         """A process that was killed while idle costs no task: the next one waits already."""
