@@ -39,6 +39,10 @@ REFUSED = """
     kexec_file_load settimeofday clock_settime adjtimex sethostname setdomainname vhangup lookup_dcookie move_pages
     migrate_pages mbind set_mempolicy
 """
+FORBIDDEN = """
+This machine or container forbids user namespaces. Allow them (sysctl kernel.unprivileged_userns_clone=1 and
+kernel.apparmor_restrict_unprivileged_userns=0; docker: a seccomp profile with unshare and mount) or use another
+back-end."""
 CLONE_THREAD, AF_UNIX = 0x00010000, 1
 
 
@@ -100,16 +104,8 @@ class Bubblewrap(LocalSandbox):
                     command, capture_output=True, text=True, pass_fds=(program.fd, rules), timeout=60, check=False
                 )
             said = done.stderr.strip() or str(error)
-            hint = (
-                ""
-                if "amespace" not in said and "ermission" not in said
-                else (
-                    ". This machine or container forbids user namespaces: allow them"
-                    " (sysctl kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0;"
-                    " docker: a seccomp profile that allows unshare and mount), or use another back-end"
-                )
-            )
-            raise SandboxError(f"{said}{hint}") from error
+            forbidden = "amespace" in said or "ermission" in said
+            raise SandboxError(said + FORBIDDEN * forbidden) from error
 
     @cached_property
     def _mounts(self) -> list[str]:

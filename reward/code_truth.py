@@ -127,6 +127,7 @@ def _humaneval(row: dict) -> FunctionTests:
     if prompt and prompt.endswith(":"):
         prompt += "\n    pass"
     given = _bound(_parse(prompt, "prompt")) | _bound(test) | {entry, "candidate"}
+    _refuse_evaluation(test)
     if "check" not in _bound(test):
         raise TruthError("ground truth has a test without check: define check(candidate)")
     if "*" not in given and (missing := _free(test) - given):
@@ -137,6 +138,8 @@ def _humaneval(row: dict) -> FunctionTests:
 
 def _asserts(row: dict) -> FunctionTests:
     tests = [_parse(test, "test_list") for test in _texts(row, "test_list")]
+    for test in tests:
+        _refuse_evaluation(test)
     setup = "\n".join([*_texts(row, "test_imports", []), _field(row, "test_setup_code", str, "")])
     bound = _bound(_parse(setup, "test_setup_code")).union(*map(_bound, tests))
     free = set().union(*map(_free, tests)) - bound
@@ -212,6 +215,13 @@ def _free(tree: ast.Module) -> set[str]:
     """Names that a source uses without giving them a meaning; none that a builtin has."""
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     return used - _bound(tree) - set(dir(builtins)) - {"__name__"}
+
+
+def _refuse_evaluation(tree: ast.Module) -> None:
+    """A test that evaluates what the solution returned would run it where the verdict is made."""
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    if found := names & {"eval", "exec", "compile", "__import__"}:
+        raise TruthError(f"ground truth has a test that uses {sorted(found)}: write what it should compare instead")
 
 
 def _is_module(tree: ast.Module, name: str) -> bool:

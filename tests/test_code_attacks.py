@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from verl_rsim.reward.code_score import CodeScorer
 from verl_rsim.reward.sandbox import Sandbox, SandboxLimits
 
 ATTACKS = yaml.safe_load(Path(__file__).with_name("data").joinpath("code_attacks.yaml").read_text())
-SECONDS = 1.5
-LIMITS = SandboxLimits(wall_seconds=SECONDS, memory_bytes=512 << 20)
+SECONDS = 2.0
+LIMITS = SandboxLimits(wall_seconds=SECONDS, memory_bytes=512 << 20, file_bytes=(64 << 20) + 4096 * os.getpid())
+MARK = str(LIMITS.file_bytes)
+"""On the command lines of this test's sandboxes, and no others'."""
 CALLS = json.dumps({"kind": "asserts", "test_list": [f"assert f({x}) == {7919 * x + 13}" for x in (3, 4, 17)]})
 LOOP = json.dumps({"kind": "asserts", "test_list": ["assert all(map(lambda x: f(x) == 7919 * x + 13, [3, 4, 17]))"]})
 PROGRAM = json.dumps({"kind": "stdio", "inputs": ["3\n", "4\n"], "outputs": ["23770\n", "31689\n"]})
@@ -61,25 +64,20 @@ def grade(scorer: CodeScorer, code: str, truth: str, outside: dict[str, str]):
     return scorer.score(f"```python\n{code}{ASK_HOLE if 'def hole' in code else ''}```", truth)
 
 
-def inside_processes() -> set[int]:
-    """Processes of any sandbox, wherever they have got to in the process tree."""
-    found = set()
-    for process in psutil.process_iter(["cmdline", "status"]):
-        command = " ".join(process.info["cmdline"] or ())
-        if "marshal.load(file)" in command and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.add(process.pid)
-    return found
+def sandboxes_left() -> list[int]:
+    """The first processes of this test's sandboxes, wherever they have got to; nothing inside outlives its first."""
+    return [process.pid for process in psutil.process_iter(["cmdline"]) if MARK in (process.info["cmdline"] or ())]
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack["name"])
 def test_attack_gains_nothing(attack: dict, scorer: CodeScorer, outside: dict[str, str]):
-    before, started = inside_processes(), time.monotonic()
+    started = time.monotonic()
     verdict = grade(scorer, attack["code"], PROGRAM if attack.get("program") else CALLS, outside)
     took = time.monotonic() - started
     assert verdict.accuracy == 0.0, verdict
     assert verdict.reason not in ("right", "no_answer"), verdict
     assert took < SECONDS + 1.0, f"took {took:.2f} s"
-    assert not inside_processes() - before
+    assert not sandboxes_left()
     assert not psutil.Process().children(recursive=True)
     assert scorer.score(RIGHT, CALLS).reason == "right"
 
@@ -88,6 +86,14 @@ def test_table_is_large_and_asks_fairly(scorer: CodeScorer, outside: dict[str, s
     """An attack that asks whether a wall holds would pass if it did not."""
     assert len(ATTACKS) >= 40
     assert grade(scorer, "def hole(x): return True\n", CALLS, outside).accuracy == 1.0
+
+
+def test_what_is_left_would_be_seen(scorer: CodeScorer):
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(scorer.score, "def f(x):\n    while True: pass\n", CALLS)
+        while not sandboxes_left() and not future.done():
+            time.sleep(0.01)
+        assert not future.done()
 
 
 @pytest.mark.parametrize(

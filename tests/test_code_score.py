@@ -199,6 +199,7 @@ BROKEN = [
     ('{"kind": "asserts", "test_list": []}', "test_list"),
     ('{"kind": "asserts", "test_list": ["assert sum([1]) == 1"]}', "add entry_point"),
     ('{"kind": "asserts", "test_list": [1]}', "list of strings"),
+    ('{"kind": "asserts", "test_list": ["assert eval(f(1)) == 1"]}', "eval"),
     ('{"inputs": ["1"], "outputs": []}', "outputs"),
     ('{"inputs": ["1"], "outputs": ["1", "2"]}', "1 inputs, 2 outputs"),
     ('{"inputs": [1], "outputs": ["1"]}', "no text"),

@@ -142,7 +142,7 @@ def test_without_namespaces_the_error_says_so(monkeypatch: pytest.MonkeyPatch, t
     for path in (broken, tmp_path, tmp_path.parent, tmp_path.parent.parent):
         path.chmod(0o755)
     monkeypatch.setattr(bubblewrap.shutil, "which", lambda _: str(broken))
-    with pytest.raises(SandboxError, match=r"No permissions to create new namespace.*forbids user namespaces"):
+    with pytest.raises(SandboxError, match=r"(?s)No permissions to create new namespace.*forbids user namespaces"):
         Sandbox.create("bubblewrap", LIMITS)
 
 
