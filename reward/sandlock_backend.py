@@ -1,7 +1,8 @@
 """The sandbox for where bubblewrap cannot be had: sandlock, Landlock and seccomp from PyPI alone (Linux 6.12 or later).
 
-Weaker than bubblewrap: the kernel's process table and the clock of other processes stay what they are, and there is no
-place to write at all, not even a private one. Files, network, signals and new processes are refused as well.
+Weaker than bubblewrap: the host's process numbers are seen, a netlink socket can be opened, threads are
+limited by memory alone; and there is no place to write, not even a private one. The other attacks of the tests on files,
+network, signals and processes fail here too.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class Sandlock(LocalSandbox):
             "fs_readable": [path for path in dict.fromkeys(readable) if os.path.exists(path)],
             "fs_writable": ["/dev/null"],
             "max_processes": 1,
+            "extra_deny_syscalls": ["memfd_create"],
             "clean_env": True,
             "no_coredump": True,
             "cwd": "/usr/lib",
