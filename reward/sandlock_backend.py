@@ -1,8 +1,8 @@
 """The sandbox for where bubblewrap cannot be had: sandlock, Landlock and seccomp from PyPI alone (Linux 6.12 or later).
 
 Weaker than bubblewrap: the host's process numbers are seen, a netlink socket can be opened, threads are limited by
-memory alone, and there is no place to write, not even a private one. The other attacks of the tests on files, network, signals
-and processes fail here too.
+memory alone, and there is no place to write, not even a private one. The other attacks of the tests on files,
+network, signals and processes fail here too.
 """
 
 from __future__ import annotations
