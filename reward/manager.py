@@ -1,12 +1,13 @@
 """verl's reward managers ``rsim_math``, ``rsim_code`` and ``rsim``, which tells the two apart row by row.
 
-They score the reasoner's answer, in rSIM jobs and in plain verl jobs alike; the planner's reward is added by the rollout,
-from ``acc``. Settings: the block ``rsim.scoring`` (in a plain verl job: ``+rsim.scoring.sandbox=...``). Each of verl's
+They score the reasoner's answer, in rSIM jobs and in plain verl jobs alike; the planner's reward is added by the
+rollout, from ``acc``. Settings: the block ``rsim.scoring`` (in a plain verl job: ``+rsim.scoring.sandbox=...``). Each of verl's
 ``reward.num_workers`` reward workers has a manager, with workers and sandboxes of its own.
 """
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from functools import cached_property, partial
@@ -82,7 +83,8 @@ class RsimRewardManager(RewardManagerBase):
 
         Returns:
             ``reward_score`` and, in ``reward_extra_info``, ``score``, ``acc`` (1 only if all is right), ``passed``
-            (fraction of tests passed; ``acc`` where there are none), ``answered``, ``scorer_failed``, and ``reason``.
+            (fraction of tests passed; ``acc`` where there are none), ``answered``, ``scorer_failed``,
+            ``score_seconds`` (waiting for a free worker included), and ``reason``.
 
         Raises:
             TruthError: the row has no usable ground truth.
@@ -100,6 +102,7 @@ class RsimRewardManager(RewardManagerBase):
         is_code = self._is_code(source, ability)
         # Made here, in the loop's thread, if it is the first of its kind: no two threads make one each.
         scorer = self.code.score if is_code else partial(self.math.score, data_source=source)
+        start = time.monotonic()
         verdict: Verdict = await self.loop.run_in_executor(self._threads, scorer, text, str(truth))
         passed = verdict.parts.get("passed", verdict.accuracy)
         score = passed if self.scoring.partial_credit else verdict.accuracy
@@ -109,6 +112,7 @@ class RsimRewardManager(RewardManagerBase):
             "passed": passed,
             "answered": float(verdict.answered),
             "scorer_failed": float(not is_code and verdict.reason in ("timeout", "crash")),
+            "score_seconds": time.monotonic() - start,
             "reason": verdict.reason,
         }
         return {"reward_score": score, "reward_extra_info": info}

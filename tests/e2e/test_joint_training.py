@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from verl_rsim.checkpoint import FOLDERS
@@ -43,7 +45,9 @@ DETERMINISTIC = [
     "planner.actor.use_kl_loss=true",
 ]
 CODING = [
-    "data.train_files=${oc.env:RSIM_HOME}/data/humaneval/train.parquet",
+    "data.train_files=coding.parquet",
+    "data.shuffle=false",
+    "rsim.max_failed_share=0.3",
     "data.val_files=${oc.env:RSIM_HOME}/data/humaneval/test.parquet",
     "data.filter_overlong_prompts=true",
     "data.max_prompt_length=500",
@@ -243,14 +247,25 @@ def test_resuming_gives_the_same_numbers_and_a_killed_engine_ends_the_job(whole,
     assert re.search(r"JobDied: (planner|reasoner) server: its vLLM engine died", kill(job, "EngineCore", 4))
 
 
-def test_a_frozen_reasoner_only_serves_and_a_killed_worker_ends_the_job(jobs):
+def write_coding_tasks(path: Path, home: Path) -> None:
+    """HumanEval's, after one whose tests cannot be used."""
+    rows = pq.read_table(home / "data/humaneval/train.parquet").to_pylist()
+    short = min(rows, key=lambda row: len(row["prompt"][0]["content"]))
+    broken = {"style": "rule", "ground_truth": '{"kind": "asserts", "test_list": ["assert ("]}'}
+    pq.write_table(pa.Table.from_pylist([short | {"reward_model": broken}, *rows]), path)
+
+
+def test_a_frozen_reasoner_only_serves_and_a_killed_worker_ends_the_job(jobs, home):
     """Chat injection, free decoding and coding tasks, the other ways, on the same occasion."""
+    write_coding_tasks(jobs.folder / "coding.parquet", home)
     job = jobs("frozen", "rsim.train=[planner]", "rsim.schedule=joint", "rsim.injection=chat",
                "rsim.planner_decoding=free", *CODING, "rsim.reward.group_diversity=0.5",
                "trainer.default_local_dir=frozen", "trainer.total_training_steps=1000",
                "trainer.val_before_train=false", "trainer.test_freq=-1", "trainer.save_freq=2")  # fmt: skip
     job.wait_for_step(3, 600)
     steps = job.metrics()
+    assert [steps[step]["rsim/failed"] for step in (1, 2, 3)] == [4, 0, 0], "no score can be made of the first task"
+    assert [steps[step]["rsim/interactions"] for step in (1, 2, 3)] == [12, 16, 16]
     for step in (1, 2, 3):
         assert (steps[step]["planner/weight"], steps[step]["reasoner/weight"]) == (0.5, 0.0)
         assert steps[step]["planner/log_prob_gap/mean"] <= 1e-3, "free decoding: over the whole vocabulary"
