@@ -1,8 +1,8 @@
 """verl's reward managers ``rsim_math``, ``rsim_code`` and ``rsim``, which tells the two apart row by row.
 
 They score the reasoner's answer, in rSIM jobs and in plain verl jobs alike; the planner's reward is added by the
-rollout, from ``acc``. Settings: the block ``rsim.scoring`` (in a plain verl job: ``+rsim.scoring.sandbox=...``). Each of verl's
-``reward.num_workers`` reward workers has a manager, with workers and sandboxes of its own.
+rollout, from ``acc``. Settings: the block ``rsim.scoring`` (in a plain verl job: ``+rsim.scoring.sandbox=...``).
+Each of verl's ``reward.num_workers`` reward workers has a manager, with workers and sandboxes of its own.
 """
 
 from __future__ import annotations
