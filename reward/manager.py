@@ -7,10 +7,12 @@ Each of verl's ``reward.num_workers`` reward workers has a manager, with workers
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
-from functools import cached_property, partial
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -20,7 +22,7 @@ from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 from verl_rsim.reward.answers import AnswerType
 from verl_rsim.reward.code_score import CodeScorer
 from verl_rsim.reward.math_score import MathScorer
-from verl_rsim.reward.sandbox import Sandbox, SandboxLimits
+from verl_rsim.reward.sandbox import Sandbox, SandboxError, SandboxLimits
 from verl_rsim.reward.verdict import TruthError, Verdict
 
 from verl_rsim.errors import ConfigError
@@ -62,12 +64,60 @@ def is_coding_task(data_source: str, ability: str | None) -> bool:
     return ability == "code" or any(fnmatchcase(data_source.lower(), pattern) for pattern in CODE_SOURCES)
 
 
+class Lane:
+    """A scorer and the threads that wait for it, so that slow programs do not hold up answers.
+
+    Args:
+        name: of the threads.
+        make: makes the scorer, once, when it is first needed; an error of it is raised again for every row.
+        threads: answers on their way through the scorer at once; further ones wait.
+    """
+
+    def __init__(self, name: str, make: Callable[[], MathScorer | CodeScorer], threads: int):
+        self._make, self._threads = make, ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._lock = threading.Lock()
+        self._made: MathScorer | CodeScorer | Exception | None = None
+        self._asked = 0
+
+    @property
+    def asked(self) -> int:
+        """Answers that are being scored or wait."""
+        return self._asked
+
+    def scorer(self) -> MathScorer | CodeScorer:
+        """The scorer; blocks while it is made."""
+        with self._lock:
+            if self._made is None:
+                try:
+                    self._made = self._make()
+                except Exception as error:  # noqa: BLE001  whatever it is, every row's caller gets it
+                    self._made = error
+        if isinstance(self._made, Exception):
+            raise self._made
+        return self._made
+
+    async def score(self, *row: str) -> Verdict:
+        """Score a row in one of the lane's threads. A sandbox that fails gets a second chance."""
+        self._asked += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._score, row)
+        finally:
+            self._asked -= 1
+
+    def _score(self, row: tuple[str, ...]) -> Verdict:
+        scorer = self.scorer()
+        try:
+            return scorer.score(*row)
+        except SandboxError:
+            return scorer.score(*row)
+
+
 @register("rsim")
 class RsimRewardManager(RewardManagerBase):
     """Scores coding tasks by their tests and everything else by its answer.
 
-    A row whose ground truth cannot be used, and a sandbox that fails, raise: the interaction is excluded and counted
-    (``rsim/failed``), since a 0 would teach something false.
+    A row whose ground truth cannot be used, and a sandbox that fails twice, raise: verl then drops the question and
+    counts it (``rsim/failed``; in plain verl jobs ``training/rollout_failure``). A 0 would teach something false.
     """
 
     def __init__(self, config: Any, tokenizer: Any, compute_score: Any = None, **_: Any):
@@ -76,7 +126,8 @@ class RsimRewardManager(RewardManagerBase):
             fix = "it would ignore reward.custom_reward_function; set the manager to naive"
             raise ConfigError("reward.reward_manager.name", config.reward.reward_manager.name, fix)
         self.scoring = scoring_of(config)
-        self._threads = ThreadPoolExecutor(2 * self.scoring.workers, thread_name_prefix="rsim-score")
+        self.math = Lane("score-answer", self._math_scorer, 4 * self.scoring.workers)
+        self.code = Lane("score-program", self._code_scorer, self.scoring.workers)
 
     async def run_single(self, data: DataProto) -> dict[str, Any]:
         """Score one interaction by its last row.
@@ -84,7 +135,7 @@ class RsimRewardManager(RewardManagerBase):
         Returns:
             ``reward_score`` and, in ``reward_extra_info``, ``score``, ``acc`` (1 only if all is right), ``passed``
             (fraction of tests passed; ``acc`` where there are none), ``answered``, ``scorer_failed``,
-            ``score_seconds`` (waiting for a free worker included), and ``reason``.
+            ``score_seconds`` (waiting included), ``score_queue`` (answers before it) and ``reason``.
 
         Raises:
             TruthError: the row has no usable ground truth.
@@ -95,15 +146,12 @@ class RsimRewardManager(RewardManagerBase):
         length = int(row.batch["attention_mask"][-width:].sum())
         text = self.tokenizer.decode(row.batch["responses"][:length], skip_special_tokens=True)
         fields = row.non_tensor_batch
-        truth = (fields.get("reward_model") or {}).get("ground_truth")
-        if truth in (None, ""):
-            raise TruthError("a row has no reward_model.ground_truth: give it one, or drop it")
-        source, ability = str(fields.get("data_source")), fields.get("ability")
-        is_code = self._is_code(source, ability)
-        # Made here, in the loop's thread, if it is the first of its kind: no two threads make one each.
-        scorer = self.code.score if is_code else partial(self.math.score, data_source=source)
-        start = time.monotonic()
-        verdict: Verdict = await self.loop.run_in_executor(self._threads, scorer, text, str(truth))
+        truth = truth_of(fields.get("reward_model"))
+        source = str(fields.get("data_source"))
+        is_code = self._is_code(source, fields.get("ability"))
+        lane = self.code if is_code else self.math
+        start, queue = time.monotonic(), lane.asked
+        verdict = await (lane.score(text, truth) if is_code else lane.score(text, truth, source))
         passed = verdict.parts.get("passed", verdict.accuracy)
         score = passed if self.scoring.partial_credit else verdict.accuracy
         info = {
@@ -113,6 +161,7 @@ class RsimRewardManager(RewardManagerBase):
             "answered": float(verdict.answered),
             "scorer_failed": float(not is_code and verdict.reason in ("timeout", "crash")),
             "score_seconds": time.monotonic() - start,
+            "score_queue": float(queue),
             "reason": verdict.reason,
         }
         return {"reward_score": score, "reward_extra_info": info}
@@ -120,17 +169,27 @@ class RsimRewardManager(RewardManagerBase):
     def _is_code(self, source: str, ability: str | None) -> bool:
         return is_coding_task(source, ability)
 
-    @cached_property
-    def math(self) -> MathScorer:
-        """Started when first needed."""
+    def _math_scorer(self) -> MathScorer:
         scoring = self.scoring
         types = {source: AnswerType(kind) for source, kind in scoring.answer_types.items()}
         return MathScorer(scoring.workers, scoring.math_seconds, types, scoring.tolerance)
 
-    @cached_property
-    def code(self) -> CodeScorer:
-        """Started when first needed."""
+    def _code_scorer(self) -> CodeScorer:
         return CodeScorer(build_sandbox(self.config), self.scoring.workers)
+
+
+def truth_of(reward_model: Any) -> str:
+    """The ground truth of a row's ``reward_model``, as text.
+
+    Raises:
+        TruthError: there is none, or it is no text.
+    """
+    truth = (reward_model or {}).get("ground_truth")
+    if isinstance(truth, int | float):
+        truth = str(truth)
+    if not isinstance(truth, str) or not truth:
+        raise TruthError(f"reward_model.ground_truth is {truth!r}: give the row a text, or drop it")
+    return truth
 
 
 @register("rsim_math")
@@ -139,7 +198,7 @@ class RsimMathRewardManager(RsimRewardManager):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        _ = self.math
+        self.math.scorer()
 
     def _is_code(self, source: str, ability: str | None) -> bool:
         return False
@@ -151,7 +210,7 @@ class RsimCodeRewardManager(RsimRewardManager):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        _ = self.code
+        self.code.scorer()
 
     def _is_code(self, source: str, ability: str | None) -> bool:
         return True

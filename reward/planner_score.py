@@ -4,7 +4,8 @@ The first three terms are the paper's (R_acc, R_terminal, R_penalty); their exac
 other terms are this project's:
 
 - accuracy: the task's accuracy of the reasoner's answer, in [0, 1];
-- termination: 1 if the interaction ended because the planner chose *termination*, else 0;
+- termination: 1 if the interaction ended because the planner chose *termination*, else 0; with
+  ``termination_if_right`` the accuracy instead of 1, so that stopping at once pays nothing before anything is solved;
 - diversity: minus the share of turns that use a strategy already used more than ``max_repeats`` times before in the
   interaction; *continuation* is exempt;
 - unparsed (free decoding only): minus the share of turns in which the planner named no strategy;
@@ -86,9 +87,12 @@ class PlannerScorer:
             RsimError: a term of the user's returned something else than a finite number.
         """
         config, turns = self.config, len(interaction.strategies)
+        terminated = float(interaction.stop is Stop.TERMINATION)
+        if config.termination_if_right:
+            terminated *= interaction.accuracy
         parts = {
             "accuracy": config.accuracy * interaction.accuracy,
-            "termination": config.termination * float(interaction.stop is Stop.TERMINATION),
+            "termination": config.termination * terminated,
             "diversity": -config.diversity * repeat_share(interaction.strategies, config.max_repeats),
             "unparsed": -config.unparsed * (interaction.unparsed / turns if turns else 0.0),
             "turn_cost": -config.turn_cost * turns,

@@ -75,13 +75,62 @@ def test_partial_credit_rewards_the_share_of_tests_passed(tokenizer):
 
 @pytest.mark.parametrize(
     ("name", "truth", "said"),
-    [("rsim", None, "has no reward_model.ground_truth"), ("rsim", "", "has no"), ("rsim_code", "{", "ground truth")],
+    [
+        ("rsim", None, "ground_truth is None"),
+        ("rsim", "", "ground_truth is ''"),
+        ("rsim", np.array(["4", "5"]), "give the row a text"),
+        ("rsim_code", "{", "ground truth"),
+    ],
 )
 def test_a_row_without_usable_truth_is_an_error_not_a_zero(tokenizer, name, truth, said):
     from verl_rsim.reward.verdict import TruthError
 
     with pytest.raises(TruthError, match=said):
         score(name, tokenizer, [("4", row(truth))])
+
+
+def test_slow_programs_do_not_hold_up_answers(tokenizer):
+    forever = "```python\ndef double(x):\n    while True: pass\n```"
+    rows = [(forever, row(CALLS, "own", "code"))] * 6 + [(r"\boxed{4}", row("4"))]
+    *slow, quick = [result["reward_extra_info"] for result in score("rsim", tokenizer, rows, code_seconds=2)]
+    assert [info["reason"] for info in slow] == ["timeout"] * 6
+    assert quick["acc"] == 1
+    assert quick["score_seconds"] < min(info["score_seconds"] for info in slow)
+    assert [info["score_queue"] for info in slow] == list(range(6))
+
+
+def test_a_sandbox_that_does_not_work_is_tried_once_and_reported_for_every_row(tokenizer, monkeypatch):
+    from verl_rsim.reward import manager
+    from verl_rsim.reward.sandbox import SandboxError
+
+    tries = []
+
+    def build(config):
+        tries.append(config)
+        raise SandboxError("no sandbox works here: install bubblewrap")
+
+    monkeypatch.setattr(manager, "build_sandbox", build)
+    for _ in range(2):
+        with pytest.raises(SandboxError, match="install bubblewrap"):
+            score("rsim", tokenizer, [(RIGHT, row(CALLS, "own", "code"))] * 2)
+    assert len(tries) == 2, "once in each manager"
+
+
+def test_a_sandbox_that_fails_once_gets_a_second_chance(tokenizer, monkeypatch):
+    from verl_rsim.reward.code_score import CodeScorer
+    from verl_rsim.reward.sandbox import SandboxError
+
+    real, calls = CodeScorer.score, []
+
+    def flaky(self, *args):
+        calls.append(args)
+        if len(calls) == 1:
+            raise SandboxError("out of processes")
+        return real(self, *args)
+
+    monkeypatch.setattr(CodeScorer, "score", flaky)
+    (result,) = score("rsim_code", tokenizer, [(RIGHT, row(CALLS))])
+    assert result["reward_score"] == 1
 
 
 def test_answer_types_come_from_the_config(tokenizer):

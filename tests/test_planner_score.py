@@ -22,7 +22,9 @@ def test_repeats_count_beyond_the_allowance_and_continuation_is_exempt():
 
 
 def test_the_reward_is_the_sum_of_its_parts():
-    config = RewardConfig(1.0, 0.2, 0.5, 0.3, turn_cost=0.01, token_cost=0.1, max_repeats=0)
+    config = RewardConfig(
+        accuracy=1.0, termination=0.2, diversity=0.5, unparsed=0.3, turn_cost=0.01, token_cost=0.1, max_repeats=0
+    )
     said = Interaction(1.0, ("validation", "validation", "termination", "continuation"), Stop.TERMINATION, 1, (100, 50))
     score = PlannerScorer(config).score(said)
     expected = {
@@ -88,27 +90,60 @@ def test_group_diversity_by_hand():
     assert group_diversity([[], []]) == [0, 0]
 
 
-GOOD = (tuple(NAMES[:3]), Stop.TERMINATION)
+def test_termination_can_be_paid_by_what_is_solved():
+    score = PlannerScorer(RewardConfig(termination=0.2, termination_if_right=True)).score
+    assert score(Interaction(0.0, ("termination",), Stop.TERMINATION)).total == 0
+    assert score(Interaction(1.0, ("termination",), Stop.TERMINATION)).total == pytest.approx(1.2)
+
+
+@pytest.mark.parametrize("weight", ["accuracy", "termination", "diversity", "turn_cost", "token_cost"])
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_a_weight_is_finite_and_not_negative(weight, value):
+    with pytest.raises(ConfigError, match=f"rsim.reward.{weight}"):
+        parse_config({"reward": {weight: value}})
+
+
+# Planners as the dialogue plays them: an interaction that ends by termination has it as its last strategy.
+GOOD = (*NAMES[:3], "termination"), Stop.TERMINATION
 DEGENERATE = {
-    "terminates at once": ((), Stop.TERMINATION),
+    "terminates at once": (("termination",), Stop.TERMINATION),
     "one strategy, never terminates": ((NAMES[0],) * MAX_TURNS, Stop.MAX_TURNS),
-    "one strategy, then terminates": ((NAMES[0],) * (MAX_TURNS - 1), Stop.TERMINATION),
+    "one strategy, then terminates": ((*[NAMES[0]] * (MAX_TURNS - 1), "termination"), Stop.TERMINATION),
+    "one strategy until the row is full": ((NAMES[0],) * 4, Stop.BUDGET),
+    "one turn, the reasoner ends": ((NAMES[0],), Stop.REASONER_EOS),
     "varied, never terminates": (tuple(NAMES[:MAX_TURNS]), Stop.MAX_TURNS),
     "continuation for ever": (("continuation",) * MAX_TURNS, Stop.MAX_TURNS),
 }
+PATIENT = tuple(NAMES[:3]), Stop.REASONER_EOS
+"""Plans well and never chooses *termination*: it loses the term that pays for it, and no more."""
+
+
+def expected(planner, accuracy: float, config: RewardConfig) -> float:
+    """The mean reward of a planner whose interactions are right with this probability."""
+    score, (strategies, stop) = PlannerScorer(config).score, planner
+    right, wrong = (score(Interaction(acc, strategies, stop)).total for acc in (1.0, 0.0))
+    return accuracy * right + (1 - accuracy) * wrong
+
+
+TABLE = [(i / 20, j / 20) for i, j in itertools.product(range(21), repeat=2) if j < i]
 
 
 @pytest.mark.parametrize("name", DEGENERATE)
-def test_a_degenerate_planner_earns_no_more_than_a_good_one_unless_it_solves_more(name):
-    """Expected rewards under the defaults, over a table of accuracies of the two planners."""
-    score = PlannerScorer(RewardConfig()).score
+def test_a_degenerate_planner_earns_less_than_a_good_one_that_solves_more(name):
+    for good, degenerate in TABLE:
+        assert expected(GOOD, good, RewardConfig()) > expected(DEGENERATE[name], degenerate, RewardConfig())
+    assert expected(DEGENERATE[name], 1.0, RewardConfig()) > expected(GOOD, 0.5, RewardConfig())
 
-    def expected(planner, accuracy: float) -> float:
-        strategies, stop = planner
-        right, wrong = (score(Interaction(acc, strategies, stop)).total for acc in (1.0, 0.0))
-        return accuracy * right + (1 - accuracy) * wrong
 
-    for good, degenerate in itertools.product([i / 20 for i in range(21)], repeat=2):
-        if degenerate < good:
-            assert expected(GOOD, good) > expected(DEGENERATE[name], degenerate)
-    assert expected(DEGENERATE[name], 1.0) > expected(GOOD, 0.5), "solving the task is worth more than any form"
+def test_stopping_at_once_beats_solving_a_little_more_without_stopping_unless_it_is_paid_by_accuracy():
+    at_once = DEGENERATE["terminates at once"]
+    assert expected(at_once, 0.0, RewardConfig()) > expected(PATIENT, 0.05, RewardConfig())
+    assert all(
+        expected(PATIENT, good, RewardConfig()) > expected(at_once, quick, RewardConfig())
+        for good, quick in TABLE
+        if good > quick + 0.1
+    )
+    paid = RewardConfig(termination_if_right=True)
+    assert all(
+        expected(PATIENT, good, paid) > expected(at_once, quick, paid) for good, quick in TABLE if good > 1.1 * quick
+    )

@@ -18,6 +18,7 @@
 ``reasoner/passed``             mean share of tests passed; the accuracy where there are no tests
 ``reasoner/reason/{reason}``    share with this reason of the score: right, wrong, no_answer, timeout, syntax_error ...
 ``reasoner/score_seconds``      what scoring an answer took, mean, waiting for a free worker included
+``reasoner/score_queue``        answers before it at the scorer, mean
 ``reasoner/scorer_failed``      share whose scoring timed out or crashed
 =============================== =================================================================================
 """
@@ -70,7 +71,7 @@ def reward_metrics(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         infos: one ``reward_extra_info`` per interaction; at least one.
     """
     metrics: dict[str, float] = {"reasoner/acc": fmean(info["acc"] for info in infos)}
-    for key in ("answered", "passed", "scorer_failed", "score_seconds"):
+    for key in ("answered", "passed", "scorer_failed", "score_seconds", "score_queue"):
         if all(key in info for info in infos):
             metrics[f"reasoner/{key}"] = fmean(info[key] for info in infos)
     if all("reason" in info for info in infos):

@@ -7,6 +7,7 @@ takes plain dictionaries.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,7 @@ class RewardConfig:
 
     accuracy: float = 1.0
     termination: float = 0.1
+    termination_if_right: bool = False
     diversity: float = 0.1
     unparsed: float = 0.1
     turn_cost: float = 0.0
@@ -43,6 +45,11 @@ class RewardConfig:
     terms: tuple[TermConfig, ...] = ()
 
     def __post_init__(self):
+        for item in dataclasses.fields(self):
+            if isinstance(item.default, float) and getattr(self, item.name) < 0:
+                raise ConfigError(
+                    f"rsim.reward.{item.name}", getattr(self, item.name), "must be >= 0: its sign is built in"
+                )
         taken = {item.name for item in dataclasses.fields(self)} | {"reward"}
         object.__setattr__(self, "terms", tuple(_term(entry, taken) for entry in self.terms))
 
@@ -212,6 +219,8 @@ def _typed(key: str, value: Any, like: Any) -> Any:
         return dict(value)
     if isinstance(like, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(key, value, "must be a finite number")
     if type(value) is not type(like):
         raise ConfigError(key, value, f"must be of type {type(like).__name__}")
     return value
