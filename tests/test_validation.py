@@ -45,6 +45,11 @@ CASES = {
         "reward.sandbox_fusion.url",
         "needs the service's URL",
     ),
+    "coding tasks without a sandbox": (
+        ["data.train_files=HOME/data/humaneval/train.parquet", "rsim.scoring.sandbox=fusion"],
+        "reward.sandbox_fusion.url",
+        "needs the service's URL",
+    ),
     "unknown key": (["+rsim.max_turn=3"], "rsim.max_turn", "unknown key"),
     "stage without training": (
         ["rsim.train=[reasoner]"],

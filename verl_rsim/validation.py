@@ -13,7 +13,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl_rsim import cpu
 from verl_rsim.errors import ConfigError
 from verl_rsim.prompts import planner_messages
-from verl_rsim.reward.manager import build_sandbox
+from verl_rsim.reward.manager import build_sandbox, is_coding_task
 from verl_rsim.reward.planner_score import PlannerScorer
 from verl_rsim.rollout import build_dialogue
 from verl_rsim.schedule import build_schedule
@@ -63,8 +63,6 @@ def _check_verl_options(config: DictConfig) -> None:
     if config.reward.custom_reward_function.path and manager in ("rsim", "rsim_math", "rsim_code"):
         fix = f"{manager} has its own scorer and would ignore reward.custom_reward_function; set it to naive"
         raise ConfigError("reward.reward_manager.name", manager, fix)
-    if manager == "rsim_code":
-        build_sandbox(config)  # raises where none works
     if is_distillation_enabled(config.get("distillation")):
         raise ConfigError("distillation.enabled", True, "rSIM has no teacher; set it to False")
     if str(config.algorithm.adv_estimator) == "remax":
@@ -87,6 +85,7 @@ def _check_data(config: DictConfig) -> int | None:
     import pyarrow.parquet as pq
 
     counts: dict[str, int | None] = {}
+    coding = False
     for key in ("train_files", "val_files"):
         files = config.data[key]
         names = [files] if isinstance(files, str) else list(files)
@@ -98,11 +97,13 @@ def _check_data(config: DictConfig) -> int | None:
             path = Path(name).expanduser()
             if not path.is_file():
                 raise ConfigError(f"data.{key}", name, "there is no such file; make it with: verl-rsim prepare-data")
-            _check_ground_truth(f"data.{key}", pq.ParquetFile(path))
+            coding = _check_ground_truth(f"data.{key}", pq.ParquetFile(path)) or coding
             rows += pq.ParquetFile(path).metadata.num_rows
         if not rows:
             raise ConfigError(f"data.{key}", names, "the dataset has no rows")
         counts[key] = rows
+    if config.reward.reward_manager.name == "rsim_code" or (coding and config.reward.reward_manager.name == "rsim"):
+        build_sandbox(config)  # raises where none works
     training = counts["train_files"]
     if training is not None and training < config.data.train_batch_size:
         fix = f"the training set has only {training} rows; lower it, or add data"
@@ -110,16 +111,25 @@ def _check_data(config: DictConfig) -> int | None:
     return training
 
 
-def _check_ground_truth(key: str, file: Any) -> None:
+def _check_ground_truth(key: str, file: Any) -> bool:
+    """Check that every row has a ground truth.
+
+    Returns:
+        Whether there are coding tasks among them.
+    """
     name = getattr(file.reader, "name", None) or "the file"
-    if "reward_model" not in file.schema_arrow.names:
+    columns = [column for column in ("reward_model", "data_source", "ability") if column in file.schema_arrow.names]
+    if "reward_model" not in columns:
         raise ConfigError(key, name, "its rows have no column reward_model; verl needs reward_model.ground_truth")
-    missing = 0
-    for batch in file.iter_batches(columns=["reward_model"]):
-        missing += sum(not row or row.get("ground_truth") in (None, "") for row in batch.column(0).to_pylist())
+    missing, coding = 0, False
+    for batch in file.iter_batches(columns=columns):
+        for row in batch.to_pylist():
+            missing += (row["reward_model"] or {}).get("ground_truth") in (None, "")
+            coding = coding or is_coding_task(str(row.get("data_source")), row.get("ability"))
     if missing:
         fix = f"{missing} of its rows have no reward_model.ground_truth; give them one, or drop them"
         raise ConfigError(key, name, fix)
+    return coding
 
 
 def _check_policy(config: DictConfig, role: str, key: str) -> None:
