@@ -8,6 +8,7 @@ is computed from that score here.
 from __future__ import annotations
 
 import hashlib
+import time
 from typing import Any
 from uuid import uuid4
 
@@ -23,7 +24,7 @@ from verl_rsim.dialogue import Dialogue, Episode, Generation, Injection, Request
 from verl_rsim.prompts import Codec, eos_ids
 from verl_rsim.reward.planner_score import Interaction, PlannerScorer
 from verl_rsim.settings import RsimConfig, parse_config
-from verl_rsim.strategies import STRATEGIES
+from verl_rsim.strategies import STRATEGIES, count_by_keyword
 
 PLANNER_ROW, REASONER_ROW = 0, 1
 """Index of each role's row in the key ``{uid}_{session}_{index}``."""
@@ -88,6 +89,7 @@ class ServerSampler:
     Attributes:
         versions: the weight versions the servers answered with.
         preempted: requests vLLM preempted, -1 when it does not say.
+        seconds: spent waiting for the server.
     """
 
     def __init__(self, client: Any, sampling: dict[str, Any], seed: str | None):
@@ -95,6 +97,7 @@ class ServerSampler:
         self.session = uuid4().hex  # sticky: all turns of an interaction reach the server that holds their prefix
         self.versions: list[int] = []
         self.preempted = -1
+        self.seconds = 0.0
 
     async def __call__(self, request: Request) -> Generation:
         sampling = {**self.sampling, "max_tokens": request.max_tokens, "logprobs": True}
@@ -104,9 +107,11 @@ class ServerSampler:
             sampling["allowed_token_ids"] = list(request.allowed_ids)
         if self.seed is not None:
             sampling["seed"] = _request_seed(self.seed, request)
+        started = time.perf_counter()
         output = await self.client.generate(
             request_id=self.session, prompt_ids=list(request.prompt_ids), sampling_params=sampling
         )
+        self.seconds += time.perf_counter() - started
         if output.stop_reason == "aborted" or not output.token_ids:
             raise RuntimeError(f"the server ended turn {request.turn} without tokens ({output.stop_reason})")
         if (version := output.extra_fields.get("global_steps")) is not None:
@@ -147,10 +152,13 @@ class RsimAgentLoop(AgentLoopBase):
         timing: dict[str, float] = {}
         with simple_timer("generate_sequences", timing):
             episode = await dialogue.play(list(kwargs["raw_prompt"]), planner, reasoner)
-        return [
+        rows = [
             self._output("planner", episode, planner, timing["generate_sequences"], kwargs["global_steps"]),
             self._output("reasoner", episode, reasoner, timing["generate_sequences"], kwargs["global_steps"]),
         ]
+        seconds = {"planner": planner.seconds, "reasoner": reasoner.seconds}
+        rows[REASONER_ROW].extra_fields["rsim"]["seconds"] = seconds  # the metrics read this row alone
+        return rows
 
     def _planner_sampling(self, reasoner_sampling: dict[str, Any], validate: bool) -> dict[str, Any]:
         """The planner's sampling parameters: those of its own rollout block, in verl's format."""
@@ -190,7 +198,14 @@ def summary(episode: Episode) -> dict[str, Any]:
         "stop": episode.stop.value,
         "step_tokens": [len(turn.step.token_ids) for turn in episode.turns],
         "step_ends": [turn.step_end.value for turn in episode.turns],
+        "step_keywords": [_strategies_shown(turn.step_text) for turn in episode.turns],
+        "choice_tokens": sum(len(turn.choice.token_ids) for turn in episode.turns),
     }
+
+
+def _strategies_shown(text: str) -> list[int]:
+    """The strategies whose key words stand in a step."""
+    return [index for index, count in enumerate(count_by_keyword(text)) if count]
 
 
 class RsimAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):

@@ -43,6 +43,8 @@ DETERMINISTIC = [
     "data.seed=1",
     "trainer.n_gpus_per_node=2",
     "planner.actor.use_kl_loss=true",
+    "rsim.console=summary",
+    "rsim.guard.step_length={action:off}",
 ]
 CODING = [
     "data.train_files=coding.parquet",
@@ -186,6 +188,23 @@ def test_the_planner_alone_has_a_kl_term_that_starts_at_zero(whole):
 
 def test_the_untrained_planner_is_uniform_over_nine(whole):
     assert whole.metrics()[1]["planner/entropy"] == pytest.approx(math.log(9), abs=0.1)
+
+
+def test_every_logged_name_is_documented(whole, documented):
+    patterns = documented().values()
+    names = {name.removeprefix("val-") if name.startswith(("val-r", "val-p", "val-s", "val-t")) else name
+             for step in whole.metrics().values() for name in step}  # fmt: skip
+    assert sorted(name for name in names if not any(pattern.fullmatch(name) for pattern in patterns)) == []
+
+
+def test_each_step_says_what_the_strategies_did_and_whether_an_alarm_is_on(whole):
+    for step in (1, 2, 3, 4):
+        found = whole.metrics()[step]
+        assert {"guard/one_strategy", "planner/zero_groups", "reasoner/server_seconds"} <= set(found)
+        assert "guard/step_length" not in found, "it is off"
+        assert any(name.endswith("/turn/1") for name in found)
+    assert "step 2 of 4" in whole.log(), "one screen a step"
+    assert " - planner/" not in whole.log(), "in the place of verl's line"
 
 
 def test_validation_reports_both_roles(whole):
