@@ -73,6 +73,30 @@ def train(
     raise typer.Exit(subprocess.call(command))
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def doctor(
+    context: typer.Context,
+    recipe: Annotated[str | None, typer.Argument(help="A folder of verl_rsim/recipes; further: overrides")] = None,
+) -> None:
+    """Look for what would keep a job from running here; with a recipe, also whether its two models will fit."""
+    from rich.console import Console
+
+    from verl_rsim.doctor import CHECKS, diagnose
+
+    os.environ[HOME] = str(home())
+    console, checks = Console(), CHECKS
+    if recipe:
+
+        def check_recipe():
+            from verl_rsim.doctor_job import check_job
+
+            return check_job(recipe, context.args, console)
+
+        checks = (*CHECKS, check_recipe)
+    if not diagnose(console, checks):
+        raise typer.Exit(1)
+
+
 @app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A folder global_step_N, or the folder that holds them")],

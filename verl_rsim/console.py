@@ -46,6 +46,13 @@ class StepConsole:
         self.console.print(render(data, step, self.total_steps))
 
 
+class SaidBefore(dict[str, float]):
+    """A validation's metrics; verl's loop also prints the whole dictionary, of which this class leaves a reference."""
+
+    def __repr__(self) -> str:
+        return f"{len(self)} values, in the loggers"
+
+
 def render(data: Metrics, step: int, total_steps: int) -> RenderableType:
     """The screen of a step; a validation alone gives one line."""
     parts: list[RenderableType] = []

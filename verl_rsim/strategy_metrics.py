@@ -35,7 +35,7 @@ def strategy_metrics(summaries: Sequence[Mapping[str, Any]], accuracies: Sequenc
 def _frequencies(paths: Sequence[Sequence[int]]) -> dict[str, float]:
     shares = _shares([choice for path in paths for choice in path])
     found = {f"strategy/{name}": share for name, share in zip(NAMES, shares, strict=True)}
-    found["strategy/entropy"] = -sum(share * math.log(share) for share in shares if share)
+    found["strategy/entropy"] = sum(share * math.log(1 / share) for share in shares if share)
     found["strategy/per_interaction"] = fmean(len(set(path)) for path in paths)
     for turn in range(max(map(len, paths))):
         shares = _shares([path[turn] for path in paths if len(path) > turn])

@@ -6,7 +6,6 @@ reads: sample, split by role, let each policy learn with its stage's weight, syn
 
 from __future__ import annotations
 
-import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.debug import marked_timer
 
 from verl_rsim import checkpoint, cpu
-from verl_rsim.console import StepConsole
+from verl_rsim.console import SaidBefore, StepConsole
 from verl_rsim.errors import ConfigError, JobDied, TrainingCollapsed
 from verl_rsim.group_reward import add_group_diversity
 from verl_rsim.guard import Action, Guard
@@ -30,8 +29,6 @@ from verl_rsim.schedule import build_schedule
 from verl_rsim.strategy_metrics import strategy_metrics
 from verl_rsim.validation import validate_job
 from verl_rsim.watchdog import Watchdog
-
-logger = logging.getLogger(__name__)
 
 
 def split_by_role(batch: KVBatchMeta) -> dict[str, KVBatchMeta]:
@@ -243,7 +240,7 @@ class RsimTrainer(Policy):
         alerts = self.guard.check(metrics)
         for alert in alerts:
             if alert.fresh:
-                logger.warning("step %d: %s", self.global_steps, alert)
+                print(f"WARNING: step {self.global_steps}: {alert}", flush=True)
         self._save_due = any(alert.fresh and alert.config.action == Action.SAVE.value for alert in alerts)
         stops = [alert for alert in alerts if alert.config.action == Action.STOP.value]
         if stops:
@@ -274,7 +271,8 @@ class RsimTrainer(Policy):
         metrics = super()._validate()
         found = episode_metrics(self.replay_buffer.episodes)
         self.watchdog.progress(f"step {self.global_steps}: after validation")
-        return metrics | {f"val-{key}": value for key, value in found.items()}
+        metrics |= {f"val-{key}": value for key, value in found.items()}
+        return SaidBefore(metrics) if self.rsim.console == "summary" else metrics
 
     # ---- records ----------------------------------------------------------------------------------------------------
 
