@@ -65,8 +65,11 @@ def test_a_machine_without_gpus_holds_all_shards_and_all_processes():
 
 @pytest.mark.parametrize(
     ("plans", "measured"),
-    [(on_cpu(TINY, {"planner": 4096, "reasoner": 4096}, 1_600_000), 9.85)],
-    ids=["tiny"],
+    [
+        (on_cpu(TINY, {"planner": 4096, "reasoner": 4096}, 1_600_000), 9.9),
+        (on_cpu(SMOLLM2, {"planner": 2560, "reasoner": 1280}, 256 << 20), 16.4),
+    ],
+    ids=["tiny", "quickstart"],
 )
 def test_the_estimate_is_within_a_fifth_of_what_was_measured(plans, measured):
     """Measured in GiB: the machine's used memory at its peak minus before the job (docs/preflight.md)."""
