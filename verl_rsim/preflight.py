@@ -1,7 +1,7 @@
 """Whether two models and a configuration fit: an estimate of memory, term by term. Pure Python.
 
 On a GPU the terms are one GPU's: training state is sharded over the ranks, servers take what they are allowed, and what
-sleeps during the update is not counted there. On a CPU they are those of the whole machine, with the processes themselves,
+sleeps during the update is not counted there. On a CPU they are the machine's, with the processes themselves,
 which dwarf a small model. Not counted: the host memory of a GPU job, expert parallelism, and the savings of LoRA.
 """
 
