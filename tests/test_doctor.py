@@ -98,6 +98,28 @@ def test_the_gpus_are_what_nvidia_smi_says(tmp_path, monkeypatch):
         machine.gpus()
 
 
+def test_on_a_gpu_the_servers_take_their_share_of_it(home, monkeypatch):
+    from verl_rsim import doctor_job
+
+    monkeypatch.setenv("RSIM_HOME", str(home))
+    monkeypatch.delenv("VERL_PLATFORM", raising=False)
+    monkeypatch.setattr(
+        machine, "gpus", lambda: [machine.Gpu("A", 80 * doctor.GIB, 0), machine.Gpu("B", 90 * doctor.GIB, 0)]
+    )
+    config = doctor_job.compose_recipe("tiny", ["actor_rollout_ref.rollout.gpu_memory_utilization=0.5"])
+    reasoner = doctor_job.plan_of(config, "reasoner", frozen=False)
+    assert reasoner.server_bytes_allowed == 40 * doctor.GIB, "of the smaller one"
+    assert (reasoner.micro_tokens, reasoner.master_bytes, reasoner.all_logits) == (4096, 4, True)
+    planner = doctor_job.plan_of(config, "planner", frozen=False)
+    findings = list(doctor_job._check_fit(config, [planner, reasoner], Console(file=io.StringIO())))
+    assert [finding.level for finding in findings] == [Level.FINE]
+    config.actor_rollout_ref.rollout.gpu_memory_utilization = 0.9
+    reasoner = doctor_job.plan_of(config, "reasoner", frozen=False)
+    (finding,) = doctor_job._check_fit(config, [planner, reasoner], Console(file=io.StringIO()))
+    assert finding.level is Level.BROKEN
+    assert "lower actor_rollout_ref.rollout.gpu_memory_utilization" in finding.remedy
+
+
 def test_the_doctor_of_a_recipe_says_what_fits_and_what_does_not(home, monkeypatch):
     monkeypatch.setenv("RSIM_HOME", str(home))
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
