@@ -53,9 +53,9 @@ def check_job(recipe: str, overrides: Sequence[str], console: Console) -> Iterat
         yield broken("recipe", f"{recipe}: {error}", "name a folder of verl_rsim/recipes, and keys that it has")
         return
     except RsimError as error:
-        yield broken("recipe", str(error), "as it says")
+        yield broken("recipe", str(error), "change that setting")
         return
-    except OSError as error:  # transformers' word for a model that is not there
+    except (OSError, ValueError) as error:  # transformers': no such model, or one it does not know
         yield broken("recipe", str(error).strip().splitlines()[0], "check the models' paths")
         return
     yield fine("recipe", f"{recipe} can start: settings, data, tokenizers and row budgets go together")
@@ -113,6 +113,7 @@ def plan_of(config: DictConfig, role: str, *, frozen: bool) -> RolePlan:
         micro_tokens=_micro_tokens(actor, rollout, ranks),
         all_logits=role == "reasoner" or config.rsim.planner_decoding == "free",
         checkpointing=bool(block.model.enable_gradient_checkpointing),
+        resharded=bool(actor.fsdp_config.reshard_after_forward),
         weights_offloaded=bool(actor.fsdp_config.param_offload) and not on_cpu,
         optimizer_offloaded=bool(actor.fsdp_config.optimizer_offload) and not on_cpu,
         server_bytes_allowed=round(rollout.gpu_memory_utilization * min((card.total for card in cards), default=0)),

@@ -22,8 +22,8 @@ LOGIT_BYTES = 12
 JOB_GIB, REWARD_WORKER_GIB, IMPORTED_GIB = 2.1, 0.3, 0.5
 """Measured on a CPU (proportional set size, verl 0.9.1, vLLM 0.27.1): the processes every job has (driver, Ray, task
 runner, TransferQueue), a reward worker, and any process that has imported torch and verl or vLLM."""
-SERVER_PROCESSES = 4
-"""Load balancer, HTTP server, engine, worker."""
+SERVER_PROCESSES = 3
+"""HTTP server, engine, worker; each role has a load balancer besides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class RolePlan:
         micro_tokens: tokens of one forward and backward pass on a rank.
         all_logits: the loss needs the logits of all tokens over the vocabulary; False for the planner's nine labels.
         checkpointing: activations are computed again in the backward pass.
+        resharded: gathered weights are given up after each layer (``fsdp_config.reshard_after_forward``).
         weights_offloaded, optimizer_offloaded: to host memory while they are not used.
         server_bytes_allowed: the server's weights and cache on a GPU (0 on a CPU, where weights and cache add up).
         cache_bytes: a server's KV cache on a CPU.
@@ -65,6 +66,7 @@ class RolePlan:
     micro_tokens: int = 0
     all_logits: bool = True
     checkpointing: bool = True
+    resharded: bool = True
     weights_offloaded: bool = False
     optimizer_offloaded: bool = False
     server_bytes_allowed: int = 0
@@ -104,16 +106,17 @@ def estimate(
     """
     lines: list[Line] = []
     for plan in plans:
-        shards = 1 if cpu else ranks  # a machine without GPUs holds all shards
-        lines += _training(plan, shards, 1 if not cpu else ranks) if plan.trained else []
+        if plan.trained:
+            lines += _training(plan, ranks, cpu)
         lines += _servers_on_cpu(plan) if cpu else _servers_on_gpu(plan)
     if cpu:
         trainers = ranks * sum(plan.trained for plan in plans)
         servers = SERVER_PROCESSES * sum(plan.servers for plan in plans)
-        size = JOB_GIB + REWARD_WORKER_GIB * reward_workers + IMPORTED_GIB * (agents + trainers + servers)
+        imported = agents + trainers + servers + len(plans)
+        size = JOB_GIB + REWARD_WORKER_GIB * reward_workers + IMPORTED_GIB * imported
         formula = (
             f"{JOB_GIB} GiB + {REWARD_WORKER_GIB} GiB * {reward_workers} reward workers + {IMPORTED_GIB} GiB * "
-            f"({agents} agent loops + {trainers} trainers + {servers} of servers)"
+            f"({agents} agent loops + {trainers} trainers + {servers} of servers + {len(plans)} load balancers)"
         )
         fix = "keep reward.num_workers and rollout.agent.num_workers at 1, or freeze a role (rsim.train)"
         lines.append(Line(ALWAYS, "processes", round(size * GIB), formula, fix))
@@ -127,9 +130,14 @@ def peaks(lines: Sequence[Line]) -> dict[str, int]:
     return {phase: held + sum(line.size for line in lines if line.phase == phase) for phase in phases} or {ALWAYS: held}
 
 
-def _training(plan: RolePlan, shards: int, passes: int) -> list[Line]:
-    """A role's training state and its update; ``passes``: forward passes that run at once in the same memory."""
-    model, update, name = plan.model, f"{plan.role} update", f"{plan.role}'s "
+def _training(plan: RolePlan, ranks: int, cpu: bool) -> list[Line]:
+    """A role's training state and its update.
+
+    A machine without GPUs holds all shards, all ranks' passes, and both roles' updates at once: there a process keeps
+    what it has freed (seen: the planner's worker stays at its peak while the reasoner learns).
+    """
+    shards, passes = (1, ranks) if cpu else (ranks, 1)
+    model, update, name = plan.model, ALWAYS if cpu else f"{plan.role} update", f"{plan.role}'s "
     count = f"{model.parameters / 1e6:,.1f} M parameters"
     share = f" / {shards} ranks" if shards > 1 else ""
     block = "actor_rollout_ref" if plan.role == "reasoner" else plan.role
@@ -138,10 +146,11 @@ def _training(plan: RolePlan, shards: int, passes: int) -> list[Line]:
     unit = tokens * model.hidden * plan.compute_bytes
     kept = model.layers + ACTIVATIONS_PER_LAYER if plan.checkpointing else model.layers * ACTIVATIONS_PER_LAYER
     layers = f"({model.layers} + {ACTIVATIONS_PER_LAYER})" if plan.checkpointing else f"{kept}"
-    offload, smaller = (
-        f"{block}.actor.fsdp_config",
-        f"{block}.actor.ppo_micro_batch_size_per_gpu or ppo_max_token_len_per_gpu",
-    )
+    offload = f"{block}.actor.fsdp_config"
+    smaller = f"{block}.actor.ppo_micro_batch_size_per_gpu or ppo_max_token_len_per_gpu"
+    layers_at_once = min(2, model.layers) if plan.resharded else model.layers
+    gathered_count = f"{passes} * {count} * {layers_at_once} of {model.layers} layers"
+    gathered = passes * model.parameters * layers_at_once // model.layers * plan.compute_bytes
     reference = model.parameters * plan.master_bytes // shards if plan.reference else 0
     return [
         Line(update if plan.weights_offloaded else ALWAYS, name + "weights", weights,
@@ -151,6 +160,8 @@ def _training(plan: RolePlan, shards: int, passes: int) -> list[Line]:
         Line(ALWAYS, name + "reference", reference,
              f"{count} * {plan.master_bytes} bytes{share}", f"{block}.actor.use_kl_loss=false"),
         Line(update, name + "gradients", weights, f"{count} * {plan.master_bytes} bytes{share}", "more GPUs"),
+        Line(update, name + "gathered weights", gathered,
+             f"{gathered_count} * {plan.compute_bytes} bytes", f"{offload}.reshard_after_forward=true"),
         Line(update, name + "activations", unit * kept,
              f"{layers} * {tokens} tokens * {model.hidden} * {plan.compute_bytes} bytes", f"lower {smaller}"),
         Line(update, name + "logits", tokens * width * LOGIT_BYTES,
@@ -168,11 +179,11 @@ def _servers_on_gpu(plan: RolePlan) -> list[Line]:
 
 
 def _servers_on_cpu(plan: RolePlan) -> list[Line]:
-    weights = 2 * plan.model.parameters * plan.server_bytes * plan.servers
+    weights = plan.model.parameters * plan.server_bytes * plan.servers
     count = f"{plan.servers} * {plan.model.parameters / 1e6:,.1f} M parameters"
     return [
         Line(ALWAYS, f"{plan.role}'s server weights", weights,
-             f"{count} * {plan.server_bytes} bytes * 2 (as loaded, and packed for the CPU)", "a smaller model"),
+             f"{count} * {plan.server_bytes} bytes", "a smaller model"),
         Line(ALWAYS, f"{plan.role}'s KV cache", plan.cache_bytes * plan.servers,
              f"{plan.servers} * VLLM_CPU_KVCACHE_SPACE", "lower VLLM_CPU_KVCACHE_SPACE"),
         Line(ALWAYS, f"{plan.role}'s weight transfer", 2 * plan.bucket_bytes if plan.trained else 0,

@@ -121,13 +121,13 @@ class RsimConfig:
     step_delimiter: str = "\n\n"
     reward: RewardConfig = field(default_factory=RewardConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    console: str = "verl"
     deterministic: bool = False
     seed: int = 0
     max_failed_share: float = 0.1
     sample_poll_seconds: float = 0.2
     watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
-    guard: GuardConfig = field(default_factory=GuardConfig)
-    console: str = "verl"
 
     def __post_init__(self):
         for key in ("max_turns", "max_step_tokens", "max_answer_tokens"):

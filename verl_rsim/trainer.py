@@ -194,8 +194,8 @@ class RsimTrainer(Policy):
         if self.rsim.reward.group_diversity:
             add_group_diversity(rows["planner"], rows["reasoner"], episodes, self.rsim.reward.group_diversity)
         metrics |= episode_metrics(episodes)
-        metrics |= group_metrics(rows["reasoner"].keys, [e["reward_extra_info"] for e in episodes])
         metrics["rsim/stage"] = self.schedule.index(self.global_steps)
+        metrics |= group_metrics(rows["reasoner"].keys, [e["reward_extra_info"] for e in episodes])
         for policy, weight in ((self.planner, stage.planner_weight), (self, stage.reasoner_weight)):
             self.watchdog.progress(f"step {self.global_steps}: {policy.role}'s update")
             rows[policy.role] = policy.learn(rows[policy.role], weight, metrics, timing_raw)
