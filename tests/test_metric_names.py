@@ -13,7 +13,14 @@ FROM_THE_TRAINER = {"rsim/stage", "rsim/failed", "{role}/weight"}
 
 
 def logged() -> dict[str, float]:
-    info = INFO | {"answered": 1.0, "passed": 1.0, "score_seconds": 0.1, "scorer_failed": 0.0, "reason": "right"}
+    info = INFO | {
+        "answered": 1.0,
+        "passed": 1.0,
+        "score_seconds": 0.1,
+        "score_queue": 0.0,
+        "scorer_failed": 0.0,
+        "reason": "right",
+    }
     found = interaction_metrics(BATCH) | strategy_metrics(BATCH, [1.0, 0.0, 1.0]) | reward_metrics([info])
     found |= group_metrics(["a_0_1"], [info])
     watched = dict(WELL)
