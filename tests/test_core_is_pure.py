@@ -9,6 +9,8 @@ CORE = (
     "cli",
     "checkpoint",
     "dialogue",
+    "episode_log",
+    "episodes",
     "errors",
     "folders",
     "metrics",
