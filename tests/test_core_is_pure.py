@@ -15,6 +15,8 @@ CORE = (
     "folders",
     "metrics",
     "prompts",
+    "replay",
+    "report.write",
     "schedule",
     "settings",
     "strategies",
