@@ -36,6 +36,7 @@ quickstart: env
 	$(BIN)/verl-rsim train $(RECIPE) $(OVERRIDES)
 	$(BIN)/verl-rsim export $(RSIM_HOME)/runs/$(RECIPE) --out $(RSIM_HOME)/exported/$(RECIPE)
 	$(BIN)/verl-rsim summary $(RSIM_HOME)/metrics/rsim/$(RECIPE).jsonl
+	$(BIN)/verl-rsim report $(RSIM_HOME)/runs/$(RECIPE)
 
 # What programs are graded in; only root can install it.
 SANDBOX := bubblewrap libseccomp2

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import re
 import shutil
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -224,3 +226,28 @@ def test_what_cannot_be_reported_is_refused(tmp_path):
 )
 def test_ticks_are_round(low, high, expected):
     assert ticks(low, high) == pytest.approx(expected)
+
+
+def test_colours_have_contrast_in_both_schemes():
+    """WCAG 2: 4.5 for text, 3 for marks."""
+    style = files("verl_rsim.report").joinpath("page.css").read_text()
+    for block in re.findall(r":root \{(.*?)\}", style, re.DOTALL):
+        colours = dict(re.findall(r"--(\w+): (#\w+)", block))
+        light = {name: luminance(value) for name, value in colours.items()}
+        for ground in ("card", "ground", "band"):
+            for name in ("ink", "soft", "right", "wrong"):
+                assert contrast(light[name], light[ground]) >= 4.5, (name, ground)
+        for name in ("planner", "reasoner", "other", "focus", *(f"s{i}" for i in range(9))):
+            assert contrast(light[name], light["card"]) >= 3, name
+        assert contrast(light["reasoner"], light["card"]) >= 4.5, "numbers on a dark cell of a matrix"
+
+
+def luminance(colour: str) -> float:
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+    parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(a: float, b: float) -> float:
+    return (max(a, b) + 0.05) / (min(a, b) + 0.05)

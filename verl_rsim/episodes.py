@@ -117,7 +117,7 @@ class EpisodeRecord:
             reasoner_reward=info["reasoner_reward"],
             planner_reward=info["planner_reward"],
             planner_parts=parts,
-            reason=info.get("reason"),
+            reason=None if info.get("reason") is None else str(info["reason"]),
         )
 
 

@@ -207,7 +207,7 @@ def matrix(rows: Sequence[Sequence[float]], title: str) -> str:
         for column, (target, share) in enumerate(zip([*names, "the end"], row, strict=True)):
             x = left + column * size
             text = f'<text x="{x + size / 2}" y="{y + size / 2 + 4}">{share * 100:.0f}</text>' if share >= 0.005 else ""
-            strong = " strong" if share > 0.45 else ""
+            strong = " strong" if share > 0.7 else ""
             body += (
                 f'<g class="cell{strong}"><title>{escape(f"{name}, then {target}: {share:.1%}")}</title>'
                 f'<rect class="empty" x="{x}" y="{y}" width="{size - 2}" height="{size - 2}"/>'

@@ -86,14 +86,14 @@ _PANELS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
     # title, (metric, label, tone); {role} stands for both roles, val- marks a validation
     ("Reward", (("{role}/reward", "{role}", "{role}"), ("val-{role}/reward", "{role}, validation", "{role}"))),
     ("Accuracy", (("reasoner/acc", "training", "reasoner"), ("val-reasoner/acc", "validation", "reasoner"))),
-    ("Entropy (nats a token)", (("{role}/entropy", "{role}", "{role}"),)),
+    ("Entropy (nats per token)", (("{role}/entropy", "{role}", "{role}"),)),
     ("Gradient norm", (("{role}/grad_norm", "{role}", "{role}"),)),
     ("KL to the weights that sampled", (("{role}/ppo_kl", "{role}", "{role}"),)),
     ("Clipped share of tokens", (("{role}/pg_clipfrac", "{role}", "{role}"),)),
     ("Entropy of the strategies (nats)", (("strategy/entropy", "training", "planner"),
                                           ("val-strategy/entropy", "validation", "planner"))),
-    ("Turns an answer", (("rsim/turns", "training", "planner"), ("val-rsim/turns", "validation", "planner"))),
-    ("Tokens a step", (("rsim/step_tokens", "training", "reasoner"),
+    ("Turns per answer", (("rsim/turns", "training", "planner"), ("val-rsim/turns", "validation", "planner"))),
+    ("Tokens per step", (("rsim/step_tokens", "training", "reasoner"),
                        ("val-rsim/step_tokens", "validation", "reasoner"))),
 )  # fmt: skip
 

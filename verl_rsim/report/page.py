@@ -34,9 +34,9 @@ def comparison(before: Tally, after: Tally) -> list[Row]:
         ("Accuracy (95 %)", lambda tally: interval(tally.accuracy())),
         ("Planner's reward", lambda tally: f"{tally.mean(tally.planner_reward):.3f}"),
         ("Reasoner's reward", lambda tally: f"{tally.mean(tally.reasoner_reward):.3f}"),
-        ("Turns an answer", lambda tally: f"{tally.mean(tally.turns.total()):.2f}"),
-        ("Different strategies an answer", lambda tally: f"{tally.mean(tally.used.total()):.2f}"),
-        ("Tokens an answer", lambda tally: f"{tally.mean(tally.tokens):.1f}"),
+        ("Turns per answer", lambda tally: f"{tally.mean(tally.turns.total()):.2f}"),
+        ("Different strategies per answer", lambda tally: f"{tally.mean(tally.used.total()):.2f}"),
+        ("Tokens per answer", lambda tally: f"{tally.mean(tally.tokens):.1f}"),
         ("Ended by termination", lambda tally: f"{tally.mean(tally.stops['termination']):.1%}"),
     ]
     return [Row(name, say(before), say(after)) for name, say in rows]
@@ -136,13 +136,13 @@ def _pair(before: Group, after: Group) -> dict[str, object]:
         "after": after,
         "comparison": comparison(before.tally, after.tally),
         "choices": Markup(
-            charts.pairs((s.per_answer for s in first), (s.per_answer for s in last), "Strategies an answer, chosen")
+            charts.pairs((s.per_answer for s in first), (s.per_answer for s in last), "Strategies per answer, chosen")
         ),
         "keywords": Markup(
             charts.pairs(
                 (s.keywords_per_answer for s in first),
                 (s.keywords_per_answer for s in last),
-                "Strategies an answer, by key words",
+                "Strategies per answer, by key words",
             )
         ),
     }

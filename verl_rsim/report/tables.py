@@ -29,7 +29,7 @@ def write_markdown(path: Path, facts: Facts) -> None:
         ]  # fmt: skip
         parts += ["## Training", _table(head, rows_)]
     if facts.overall.episodes:
-        head = ["strategy", "turns", "share", "an answer", "key words an answer", "win rate (95 %)", "lift (95 %)"]
+        head = ["strategy", "turns", "share", "per answer", "key words per answer", "win rate (95 %)", "lift (95 %)"]
         parts += ["## Strategies", _table(head, numbers(facts.overall.strategies()))]
     if phases := facts.phases():
         parts += ["## Time", _table(["phase", "seconds a step"], [[p.name, f"{p.seconds:.2f}"] for p in phases])]
