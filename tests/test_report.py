@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import json
 import re
 import shutil
 from importlib.resources import files
@@ -185,6 +186,15 @@ def test_the_other_formats_hold_the_same_numbers(run_dir):
     assert float(row["value"]) == pytest.approx(accuracy)
     assert float(row["low"]) < accuracy < float(row["high"])
     assert (run_dir / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_of_one_step_without_a_log_has_its_report(tmp_path):
+    line = {"step": 1, "data": {"planner/reward": 0.5, "reasoner/entropy": None, "timing_s/step": 2.0}}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    result = CliRunner().invoke(app, ["report", str(tmp_path), "--format", "html,md,csv"])
+    assert result.exit_code == 0, result.output
+    assert "This run has no episode log." in (tmp_path / "report.html").read_text()
+    assert "| Reward: planner | 1 | 1 | 0.5 | 0.5 |" in (tmp_path / "report.md").read_text()
 
 
 def test_the_stages_become_bands():
