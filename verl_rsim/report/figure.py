@@ -55,4 +55,5 @@ def _draw(axes, panel: Panel, stacked: bool) -> None:
             axes.plot(*zip(*curve.points, strict=True), color=COLOURS[curve.tone], label=curve.label, **style)
     axes.set_title(panel.title)
     axes.set_xlabel("step of training")
-    axes.legend(fontsize="x-small")
+    place = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if stacked else {}
+    axes.legend(fontsize="x-small", **place)

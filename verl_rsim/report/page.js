@@ -124,7 +124,12 @@ function row(number) {
   button.setAttribute("aria-label", `${outcome(number)}, ${said(number)}, ${marks.title || "no turns"}: `
     + index.snippets[columns.question[number]]);
   if (number === current) button.setAttribute("aria-current", "true");
-  button.addEventListener("click", () => read(number));
+  button.addEventListener("click", async () => {
+    await read(number);
+    const below = at("reader").offsetTop > at("list").offsetTop + at("list").offsetHeight;  // on a small screen
+    if (below) at("reader").scrollIntoView();
+    else at("reader").scrollTop = 0;
+  });
   return element("li", {}, button);
 }
 
