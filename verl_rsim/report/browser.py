@@ -31,7 +31,7 @@ class Pack:
         self.count = 0
         self._open: list[str] = []
         self._columns: dict[str, list[Any]] = {name: [] for name in ("kind", "step", "sample", "right", "stop")}
-        self._columns |= {"strategies": [], "question": [], "reward": []}
+        self._columns |= {"strategies": [], "question": []}
         self._questions: dict[str, int] = {}
         self._snippets: list[str] = []
 
@@ -48,7 +48,6 @@ class Pack:
             "stop": record.stop,
             "strategies": "".join(_DIGITS.get(turn.strategy, "") for turn in record.turns),
             "question": question,
-            "reward": round(record.planner_reward, 3),
         }
         for name, value in row.items():
             self._columns[name].append(value)
