@@ -12,15 +12,9 @@ from typing import Annotated
 import typer
 
 from verl_rsim.errors import RsimError
+from verl_rsim.folders import HOME, home
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a planner and a reasoner with verl.")
-
-HOME = "RSIM_HOME"
-
-
-def home() -> Path:
-    """Where data, models and runs lie: ``$RSIM_HOME``, else ``.rsim`` in the current folder."""
-    return Path(os.environ.get(HOME, ".rsim")).absolute()
 
 
 @app.command("prepare-data")
