@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from verl_rsim.errors import RsimError
+from verl_rsim.evaluate.cli import mount
 from verl_rsim.folders import HOME, home
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a planner and a reasoner with verl.")
@@ -87,6 +88,9 @@ def summary(
     from verl_rsim.summary import print_summary
 
     print_summary(metrics)
+
+
+mount(app)
 
 
 def main() -> None:

@@ -25,3 +25,7 @@ class DataError(RsimError, ValueError):
 
 class JobDied(RsimError, RuntimeError):
     """A process of the running job is gone, or a phase outlived its time limit; the job cannot go on."""
+
+
+class EngineError(RsimError, RuntimeError):
+    """A model's engine cannot be started or reached, answers what it must not, or failed while it was used."""
