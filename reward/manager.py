@@ -27,6 +27,7 @@ from verl_rsim.reward.verdict import TruthError, Verdict
 from verl_rsim.errors import ConfigError
 from verl_rsim.settings import ScoringConfig, parse_scoring
 
+
 def build_sandbox(config: Any) -> Sandbox:
     """The sandbox of a configuration; it has run one program when this returns.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from verl_rsim.dialogue import Episode, Generate, Generation, Request, Stop
@@ -102,6 +102,11 @@ class Table:
             name: rules.dialogue(planner.codec, planner.engine.context, reasoner.codec, context)
             for name, planner in planners.items()
         }
+
+    async def start(self, conditions: Collection[str]) -> None:
+        """Load the models of these conditions, which their first answers would do otherwise."""
+        for player in (self.reasoner, *(self.planners[name] for name in conditions if name in self.planners)):
+            await player.engine.start()
 
     async def play(self, condition: str, question: Question, sample: int) -> Played:
         """One answer.

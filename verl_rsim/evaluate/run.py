@@ -58,28 +58,29 @@ async def evaluate(
         "samples": samples,
     }
     open_manifest(folder, "eval", fixed(table, dataset, scorer), asked)
-    file = RecordFile(folder)
-    done = file.keys()
-    jobs = [
-        (question, condition, sample)
-        for question in dataset.questions
-        for sample in range(samples)
-        for condition in table.conditions
-        if (condition, question.id, sample) not in done
-    ]
-    total = len(dataset.questions) * samples * len(table.conditions)
-    with (
-        closing(file),
-        ThreadPoolExecutor(2 * scorer.scoring.workers, thread_name_prefix="rsim-score") as threads,
-        shown(console, title, total, total - len(jobs)) as advance,
-    ):
+    with closing(RecordFile(folder)) as file:
+        done = file.keys()
+        jobs = [
+            (question, condition, sample)
+            for question in dataset.questions
+            for sample in range(samples)
+            for condition in table.conditions
+            if (condition, question.id, sample) not in done
+        ]
+        if jobs:
+            await table.start({condition for _, condition, _ in jobs})
+        total = len(dataset.questions) * samples * len(table.conditions)
+        with (
+            ThreadPoolExecutor(2 * scorer.scoring.workers, thread_name_prefix="rsim-score") as threads,
+            shown(console, title, total, total - len(jobs)) as advance,
+        ):
 
-        async def answer(job: tuple[Question, str, int]) -> None:
-            file.append(await _answer(table, scorer, threads, *job))
-            advance()
+            async def answer(job: tuple[Question, str, int]) -> None:
+                file.append(await _answer(table, scorer, threads, *job))
+                advance()
 
-        await in_parallel(jobs, concurrency, answer)
-    return file.records
+            await in_parallel(jobs, concurrency, answer)
+        return file.records
 
 
 async def _answer(

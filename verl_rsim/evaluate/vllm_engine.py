@@ -14,6 +14,7 @@ from verl_rsim.cpu import patches
 from verl_rsim.dialogue import Generation
 from verl_rsim.errors import EngineError
 from verl_rsim.evaluate.engines import Engine
+from verl_rsim.vllm_plugin import DIE_WITH_PARENT
 
 
 class VllmEngine(Engine):
@@ -47,7 +48,6 @@ class VllmEngine(Engine):
             "max_model_len": self.context,
             "gpu_memory_utilization": self.memory_share,
             "logprobs_mode": "processed_logprobs",  # renormalised over the allowed tokens, as in training
-            "generation_config": "vllm",  # nothing of the model's own sampling defaults
             "disable_log_stats": True,
             **({"dtype": "float32", "enforce_eager": True} if cpu.is_chosen() else {}),  # as in config/cpu.yaml
             **self.options,
@@ -91,6 +91,7 @@ def prepare_process() -> None:
     if cpu.is_chosen():
         cpu.set_defaults()
         patches.name_vllm_distribution()
+    os.environ[DIE_WITH_PARENT] = "1"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 
 
