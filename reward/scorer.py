@@ -11,7 +11,7 @@ from functools import cached_property
 from verl_rsim.reward.answers import AnswerType
 from verl_rsim.reward.code_score import CodeScorer
 from verl_rsim.reward.math_score import MathScorer
-from verl_rsim.reward.sandbox import Sandbox, SandboxLimits
+from verl_rsim.reward.sandbox import Sandbox, SandboxError, SandboxLimits
 from verl_rsim.reward.verdict import Verdict
 
 from verl_rsim.errors import ConfigError
@@ -73,15 +73,18 @@ class Scorer:
         return CodeScorer(make_sandbox(self.scoring, self.fusion_url), self.scoring.workers)
 
     def score(self, text: str, truth: str, data_source: str, ability: str | None) -> Verdict:
-        """The verdict on one answer; blocks while the workers are busy.
+        """The verdict on one answer; blocks while the workers are busy. A sandbox that fails gets a second chance.
 
         Raises:
             TruthError: the ground truth cannot be used.
-            SandboxError: the sandbox failed, which says nothing of the answer.
+            SandboxError: the sandbox failed again, which says nothing of the answer.
         """
-        if is_coding_task(data_source, ability):
+        if not is_coding_task(data_source, ability):
+            return self.math.score(text, truth, data_source)
+        try:
             return self.code.score(text, truth)
-        return self.math.score(text, truth, data_source)
+        except SandboxError:
+            return self.code.score(text, truth)
 
     def close(self) -> None:
         """Stop what was started."""

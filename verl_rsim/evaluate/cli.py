@@ -37,6 +37,7 @@ def eval_command(
     reasoner_tokenizer: Annotated[str | None, typer.Option(help="Of an endpoint")] = None,
     template: Annotated[str, typer.Option(help="Arguments of both chat templates, as JSON")] = "{}",
     engine: Annotated[str, typer.Option(help="Arguments of vLLM's AsyncEngineArgs, as JSON")] = "{}",
+    scoring: Annotated[str, typer.Option(help="Settings as in rsim.scoring, as JSON")] = "{}",
     out: Annotated[Path | None, typer.Option(help="Default: a folder below $RSIM_HOME/evals")] = None,
 ) -> None:
     """Evaluate a planner before a reasoner, against its controls; the same command goes on after a kill."""
@@ -45,9 +46,11 @@ def eval_command(
     from verl_rsim.evaluate.config import ModelConfig, Settings
     from verl_rsim.evaluate.rules import Rules
     from verl_rsim.evaluate.single import run_eval
+    from verl_rsim.settings import parse_scoring
 
     rules = Rules(max_turns, max_step_tokens, max_answer_tokens, max_prompt_tokens, injection)
-    settings = Settings(samples, temperature, planner_temperature, top_p, seed, limit, concurrency, rules)
+    scored = parse_scoring(_json("scoring", scoring))
+    settings = Settings(samples, temperature, planner_temperature, top_p, seed, limit, concurrency, rules, scored)
     shared = {"template_kwargs": _json("template", template), "engine_options": _json("engine", engine)}
     run_eval(
         ModelConfig(reasoner, reasoner_tokenizer, **shared),

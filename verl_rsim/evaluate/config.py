@@ -17,6 +17,7 @@ from verl_rsim.evaluate.players import AnyPlayer, Planner, Player, Reasoner
 from verl_rsim.evaluate.rules import Rules
 from verl_rsim.evaluate.vllm_engine import VllmEngine
 from verl_rsim.folders import home
+from verl_rsim.settings import ScoringConfig
 
 GPU_SHARE = 0.9
 """Of a GPU's memory, for all models of an evaluation together."""
@@ -53,6 +54,7 @@ class Settings:
         limit: the first so many questions only.
         concurrency: answers under way at once.
         rules: bounds of an interaction.
+        scoring: as the block ``rsim.scoring`` of training.
     """
 
     samples: int = 1
@@ -63,6 +65,7 @@ class Settings:
     limit: int | None = None
     concurrency: int = 32
     rules: Rules = field(default_factory=Rules)
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
 
     def __post_init__(self):
         for key in ("samples", "concurrency", "limit"):

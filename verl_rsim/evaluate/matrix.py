@@ -16,6 +16,7 @@ from verl_rsim.errors import ConfigError
 from verl_rsim.evaluate.conditions import CONTROLS, parse_controls
 from verl_rsim.evaluate.config import ModelConfig, Settings
 from verl_rsim.evaluate.rules import Rules
+from verl_rsim.settings import parse_scoring
 
 CONTROL_CELL = "controls"
 
@@ -67,6 +68,7 @@ def read_matrix(path: Path) -> Matrix:
     if not isinstance(controls, list):
         raise ConfigError("controls", controls, "must be a list, e.g. [alone, random]")
     rules = _build(Rules, "rules", values.pop("rules", None) or {})
+    scoring = parse_scoring(values.pop("scoring", None) or {})
     for name, source in named["datasets"].items():
         if not isinstance(source, str):
             raise ConfigError(f"datasets.{name}", source, "must be a .parquet file or the name of prepared data")
@@ -75,7 +77,7 @@ def read_matrix(path: Path) -> Matrix:
         reasoners={name: _model(f"reasoners.{name}", value) for name, value in named["reasoners"].items()},
         datasets=named["datasets"],
         controls=parse_controls(str(name) for name in controls),
-        settings=_build(Settings, "", {**values, "rules": rules}),
+        settings=_build(Settings, "", {**values, "rules": rules, "scoring": scoring}),
     )
 
 

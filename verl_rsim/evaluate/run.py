@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +19,7 @@ from verl_rsim.evaluate.manifest import open_manifest, weights_digest
 from verl_rsim.evaluate.players import Player
 from verl_rsim.evaluate.progress import shown
 from verl_rsim.evaluate.questions import Dataset, Question
-from verl_rsim.evaluate.records import Record, RecordFile
+from verl_rsim.evaluate.records import Key, Record, RecordFile
 from verl_rsim.reward.scorer import Scorer
 from verl_rsim.strategies import count_by_keyword
 
@@ -59,14 +59,7 @@ async def evaluate(
     }
     open_manifest(folder, "eval", fixed(table, dataset, scorer), asked)
     with closing(RecordFile(folder)) as file:
-        done = file.keys()
-        jobs = [
-            (question, condition, sample)
-            for question in dataset.questions
-            for sample in range(samples)
-            for condition in table.conditions
-            if (condition, question.id, sample) not in done
-        ]
+        jobs = missing(table, dataset, samples, file.keys())
         if jobs:
             await table.start({condition for _, condition, _ in jobs})
         total = len(dataset.questions) * samples * len(table.conditions)
@@ -81,6 +74,17 @@ async def evaluate(
 
             await in_parallel(jobs, concurrency, answer)
         return file.records
+
+
+def missing(table: Table, dataset: Dataset, samples: int, done: Collection[Key]) -> list[tuple[Question, str, int]]:
+    """What is still to be played, question by question, so that an unfinished evaluation compares like with like."""
+    return [
+        (question, condition, sample)
+        for question in dataset.questions
+        for sample in range(samples)
+        for condition in table.conditions
+        if (condition, question.id, sample) not in done
+    ]
 
 
 async def _answer(

@@ -17,7 +17,6 @@ from verl_rsim.evaluate.report import Report
 from verl_rsim.evaluate.results import write_report
 from verl_rsim.evaluate.run import evaluate, fixed
 from verl_rsim.reward.scorer import Scorer
-from verl_rsim.settings import ScoringConfig
 
 
 def run_eval(
@@ -40,7 +39,7 @@ def run_eval(
     if not named and planner is None and base_planner is None:
         raise ConfigError("controls", list(controls), "nothing is left to evaluate; name a planner or a control")
     dataset = load_questions(data, settings.limit)
-    scorer = Scorer(ScoringConfig())
+    scorer = Scorer(settings.scoring)
     try:
         check_truths(dataset, scorer)
         wanted = {BASE_PLANNER: base_planner, PLANNER: planner}

@@ -28,7 +28,6 @@ from verl_rsim.evaluate.questions import Dataset, check_truths, load_questions
 from verl_rsim.evaluate.records import read_records
 from verl_rsim.evaluate.run import evaluate
 from verl_rsim.reward.scorer import Scorer
-from verl_rsim.settings import ScoringConfig
 
 ERRORS = "errors.json"
 
@@ -42,7 +41,7 @@ async def transfer(matrix: Matrix, folder: Path, console: Console) -> dict[str, 
     Raises:
         ConfigError, DataError: the folder holds something else, or a dataset cannot be used.
     """
-    scorer = Scorer(ScoringConfig())
+    scorer = Scorer(matrix.settings.scoring)
     try:
         data = {name: load_questions(source, matrix.settings.limit) for name, source in matrix.datasets.items()}
         for dataset in data.values():
