@@ -12,15 +12,10 @@ from typing import Annotated
 import typer
 
 from verl_rsim.errors import RsimError
+from verl_rsim.evaluate.cli import mount
+from verl_rsim.folders import HOME, home
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a planner and a reasoner with verl.")
-
-HOME = "RSIM_HOME"
-
-
-def home() -> Path:
-    """Where data, models and runs lie: ``$RSIM_HOME``, else ``.rsim`` in the current folder."""
-    return Path(os.environ.get(HOME, ".rsim")).absolute()
 
 
 @app.command("prepare-data")
@@ -154,6 +149,9 @@ def report(
     from verl_rsim.report.write import write_report
 
     write_report(run_dir, metrics, out, formats.split(","), home(), Console(stderr=True))
+
+
+mount(app)
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ is computed from that score here.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from typing import Any
 from uuid import uuid4
@@ -24,6 +23,7 @@ from verl_rsim.dialogue import Dialogue, Episode, Generation, Injection, Request
 from verl_rsim.episodes import EpisodeRecord, is_sampled, question_id, record_of, to_json
 from verl_rsim.prompts import Codec, eos_ids
 from verl_rsim.reward.planner_score import Interaction, PlannerScorer
+from verl_rsim.sampling import sampling_params
 from verl_rsim.settings import RsimConfig, parse_config
 from verl_rsim.strategies import STRATEGIES, count_by_keyword
 
@@ -101,13 +101,7 @@ class ServerSampler:
         self.seconds = 0.0
 
     async def __call__(self, request: Request) -> Generation:
-        sampling = {**self.sampling, "max_tokens": request.max_tokens, "logprobs": True}
-        if request.stop:
-            sampling["stop"] = list(request.stop)
-        if request.allowed_ids is not None:
-            sampling["allowed_token_ids"] = list(request.allowed_ids)
-        if self.seed is not None:
-            sampling["seed"] = _request_seed(self.seed, request)
+        sampling = sampling_params(request, {**self.sampling, "logprobs": True}, self.seed)
         started = time.perf_counter()
         output = await self.client.generate(
             request_id=self.session, prompt_ids=list(request.prompt_ids), sampling_params=sampling
@@ -120,12 +114,6 @@ class ServerSampler:
         if output.num_preempted is not None:
             self.preempted = max(self.preempted, 0) + output.num_preempted
         return Generation(tuple(output.token_ids), tuple(output.log_probs))
-
-
-def _request_seed(seed: str, request: Request) -> int:
-    """A seed for one request that does not depend on when or where it runs."""
-    text = f"{seed}/{request.turn}/{request.prompt_ids}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") >> 1
 
 
 class RsimAgentLoop(AgentLoopBase):
