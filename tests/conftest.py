@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,25 @@ def letters():
     from verl_rsim.prompts import Codec
 
     return Codec(LetterTokenizer(), frozenset({0}))
+
+
+@pytest.fixture(scope="session")
+def documented() -> Callable[..., dict[str, re.Pattern]]:
+    """The names in the tables of docs/metrics.md, each with the pattern of what it stands for."""
+    page = (Path(__file__).parent.parent / "docs/metrics.md").read_text()
+
+    def read(before: str | None = None) -> dict[str, re.Pattern]:
+        text = page.partition(before)[0] if before else page
+        cells = re.findall(r"^\| (`.*?`) \|", text, re.MULTILINE)
+        names = [name for cell in cells for name in re.findall(r"`(.*?)`", cell)]
+        return {name: _pattern(name) for name in names}
+
+    return read
+
+
+def _pattern(name: str) -> re.Pattern:
+    from verl_rsim.strategies import STRATEGIES
+
+    parts = {"role": "(planner|reasoner)", "strategy": f"({'|'.join(s.name for s in STRATEGIES)})", "turn": r"\d+"}
+    pattern = re.escape(name).replace(r"\*", ".+")
+    return re.compile(re.sub(r"\\{(\w+)\\}", lambda found: parts.get(found[1], r"\w+"), pattern))

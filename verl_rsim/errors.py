@@ -25,3 +25,11 @@ class DataError(RsimError, ValueError):
 
 class JobDied(RsimError, RuntimeError):
     """A process of the running job is gone, or a phase outlived its time limit; the job cannot go on."""
+
+
+class TrainingCollapsed(RsimError, RuntimeError):
+    """An alarm of ``rsim.guard`` whose action is ``stop`` went off."""
+
+
+class EngineError(RsimError, RuntimeError):
+    """A model's engine cannot be started or reached, answers what it must not, or failed while it was used."""

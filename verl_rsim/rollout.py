@@ -7,7 +7,7 @@ is computed from that score here.
 
 from __future__ import annotations
 
-import hashlib
+import time
 from typing import Any
 from uuid import uuid4
 
@@ -20,10 +20,12 @@ from verl.utils.profiler import simple_timer
 from verl.utils.rollout_trace import rollout_trace_op
 
 from verl_rsim.dialogue import Dialogue, Episode, Generation, Injection, Request, Row, Stop
+from verl_rsim.episodes import EpisodeRecord, is_sampled, question_id, record_of, to_json
 from verl_rsim.prompts import Codec, eos_ids
 from verl_rsim.reward.planner_score import Interaction, PlannerScorer
+from verl_rsim.sampling import sampling_params
 from verl_rsim.settings import RsimConfig, parse_config
-from verl_rsim.strategies import STRATEGIES
+from verl_rsim.strategies import STRATEGIES, count_by_keyword
 
 PLANNER_ROW, REASONER_ROW = 0, 1
 """Index of each role's row in the key ``{uid}_{session}_{index}``."""
@@ -88,6 +90,7 @@ class ServerSampler:
     Attributes:
         versions: the weight versions the servers answered with.
         preempted: requests vLLM preempted, -1 when it does not say.
+        seconds: spent waiting for the server.
     """
 
     def __init__(self, client: Any, sampling: dict[str, Any], seed: str | None):
@@ -95,18 +98,15 @@ class ServerSampler:
         self.session = uuid4().hex  # sticky: all turns of an interaction reach the server that holds their prefix
         self.versions: list[int] = []
         self.preempted = -1
+        self.seconds = 0.0
 
     async def __call__(self, request: Request) -> Generation:
-        sampling = {**self.sampling, "max_tokens": request.max_tokens, "logprobs": True}
-        if request.stop:
-            sampling["stop"] = list(request.stop)
-        if request.allowed_ids is not None:
-            sampling["allowed_token_ids"] = list(request.allowed_ids)
-        if self.seed is not None:
-            sampling["seed"] = _request_seed(self.seed, request)
+        sampling = sampling_params(request, {**self.sampling, "logprobs": True}, self.seed)
+        started = time.perf_counter()
         output = await self.client.generate(
             request_id=self.session, prompt_ids=list(request.prompt_ids), sampling_params=sampling
         )
+        self.seconds += time.perf_counter() - started
         if output.stop_reason == "aborted" or not output.token_ids:
             raise RuntimeError(f"the server ended turn {request.turn} without tokens ({output.stop_reason})")
         if (version := output.extra_fields.get("global_steps")) is not None:
@@ -114,12 +114,6 @@ class ServerSampler:
         if output.num_preempted is not None:
             self.preempted = max(self.preempted, 0) + output.num_preempted
         return Generation(tuple(output.token_ids), tuple(output.log_probs))
-
-
-def _request_seed(seed: str, request: Request) -> int:
-    """A seed for one request that does not depend on when or where it runs."""
-    text = f"{seed}/{request.turn}/{request.prompt_ids}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") >> 1
 
 
 class RsimAgentLoop(AgentLoopBase):
@@ -147,10 +141,38 @@ class RsimAgentLoop(AgentLoopBase):
         timing: dict[str, float] = {}
         with simple_timer("generate_sequences", timing):
             episode = await dialogue.play(list(kwargs["raw_prompt"]), planner, reasoner)
-        return [
+        rows = [
             self._output("planner", episode, planner, timing["generate_sequences"], kwargs["global_steps"]),
             self._output("reasoner", episode, reasoner, timing["generate_sequences"], kwargs["global_steps"]),
         ]
+        seconds = {"planner": planner.seconds, "reasoner": reasoner.seconds}
+        rows[REASONER_ROW].extra_fields["rsim"]["seconds"] = seconds  # the metrics read this row alone
+        if record := self._record(episode, validate, reasoner.versions, kwargs):
+            rows[REASONER_ROW].extra_fields["episode"] = to_json(record)  # TransferQueue takes records apart
+        return rows
+
+    def _record(
+        self, episode: Episode, validate: bool, versions: list[int], asked: dict[str, Any]
+    ) -> EpisodeRecord | None:
+        """What the episode log keeps of the interaction; None if it is not sampled."""
+        settings, trainer = self.server_manager.rsim.episode_log, self.config.trainer
+        messages, step, sample = list(asked["raw_prompt"]), int(asked["global_steps"]), int(asked["session_id"])
+        truth = str((asked.get("reward_model") or {}).get("ground_truth", ""))
+        share = 1.0 if validate else settings.train_share
+        if not settings.enabled or not is_sampled(share, question_id(messages, truth), step, sample):
+            return None
+        return record_of(
+            episode,
+            messages,
+            kind="validation" if validate else "train",
+            step=step,
+            sample=sample,
+            truth=truth,
+            data_source=str(asked.get("data_source", "")),
+            uid=str(asked.get("uid", "")),
+            run=f"{trainer.project_name}/{trainer.experiment_name}",
+            weights_version=max(versions, default=None),
+        )
 
     def _planner_sampling(self, reasoner_sampling: dict[str, Any], validate: bool) -> dict[str, Any]:
         """The planner's sampling parameters: those of its own rollout block, in verl's format."""
@@ -190,7 +212,14 @@ def summary(episode: Episode) -> dict[str, Any]:
         "stop": episode.stop.value,
         "step_tokens": [len(turn.step.token_ids) for turn in episode.turns],
         "step_ends": [turn.step_end.value for turn in episode.turns],
+        "step_keywords": [_strategies_shown(turn.step_text) for turn in episode.turns],
+        "choice_tokens": sum(len(turn.choice.token_ids) for turn in episode.turns),
     }
+
+
+def _strategies_shown(text: str) -> list[int]:
+    """The strategies whose key words stand in a step."""
+    return [index for index, count in enumerate(count_by_keyword(text)) if count]
 
 
 class RsimAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):

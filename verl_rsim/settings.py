@@ -14,6 +14,7 @@ from typing import Any
 
 from verl_rsim.dialogue import Injection, Limits
 from verl_rsim.errors import ConfigError
+from verl_rsim.guard import GuardConfig
 from verl_rsim.reward.answers import AnswerType
 from verl_rsim.reward.sandbox import BACKENDS
 
@@ -106,6 +107,21 @@ class WatchdogConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class EpisodeLogConfig:
+    """Which interactions are kept, and where; see :mod:`verl_rsim.episode_log`."""
+
+    enabled: bool = True
+    train_share: float = 0.1
+    folder: str | None = None
+    max_file_mb: int = 64
+
+    def __post_init__(self):
+        if not 0 <= self.train_share <= 1:
+            raise ConfigError("rsim.episode_log.train_share", self.train_share, "must be a share in [0, 1]")
+        _at_least("rsim.episode_log.max_file_mb", self.max_file_mb, 1)
+
+
+@dataclass(frozen=True, slots=True)
 class RsimConfig:
     """The validated ``rsim`` block."""
 
@@ -120,17 +136,21 @@ class RsimConfig:
     step_delimiter: str = "\n\n"
     reward: RewardConfig = field(default_factory=RewardConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    console: str = "verl"
     deterministic: bool = False
     seed: int = 0
     max_failed_share: float = 0.1
     sample_poll_seconds: float = 0.2
     watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
+    episode_log: EpisodeLogConfig = field(default_factory=EpisodeLogConfig)
 
     def __post_init__(self):
         for key in ("max_turns", "max_step_tokens", "max_answer_tokens"):
             _at_least(f"rsim.{key}", getattr(self, key), 1)
         _one_of("rsim.injection", self.injection, [item.value for item in Injection])
         _one_of("rsim.planner_decoding", self.planner_decoding, ["constrained", "free"])
+        _one_of("rsim.console", self.console, ["verl", "summary"])
         if not self.step_delimiter:
             raise ConfigError("rsim.step_delimiter", self.step_delimiter, 'must not be empty, e.g. "\\n\\n"')
         if not 0 <= self.max_failed_share <= 1:
@@ -173,7 +193,7 @@ def parse_config(block: Mapping[str, Any]) -> RsimConfig:
     values = dict(block)
     if "lambda" in values:
         values["weight"] = values.pop("lambda")
-    return _fill(RsimConfig, "rsim", values)
+    return _fill(RsimConfig(), "rsim", values)
 
 
 def parse_scoring(block: Mapping[str, Any]) -> ScoringConfig:
@@ -182,13 +202,12 @@ def parse_scoring(block: Mapping[str, Any]) -> ScoringConfig:
     Raises:
         ConfigError: unknown key, wrong type or value out of range.
     """
-    return _fill(ScoringConfig, "rsim.scoring", block)
+    return _fill(ScoringConfig(), "rsim.scoring", block)
 
 
-def _fill(cls: type, key: str, values: Mapping[str, Any]) -> Any:
-    """Build dataclass ``cls`` from ``values``, checking names and types against its defaults."""
-    fields = {item.name: item for item in dataclasses.fields(cls)}
-    default = cls()
+def _fill(default: Any, key: str, values: Mapping[str, Any]) -> Any:
+    """The dataclass ``default`` with ``values`` in place of its own, names and types checked against it."""
+    fields = {item.name for item in dataclasses.fields(default)}
     filled = {}
     for name, value in values.items():
         if name not in fields:
@@ -199,12 +218,12 @@ def _fill(cls: type, key: str, values: Mapping[str, Any]) -> Any:
         if dataclasses.is_dataclass(current):
             if not isinstance(value, Mapping):
                 raise ConfigError(shown, value, "must be a block of settings")
-            filled[name] = _fill(type(current), shown, value)
+            filled[name] = _fill(current, shown, value)
         elif name == "schedule":
             filled[name] = value
         else:
             filled[name] = _typed(shown, value, current)
-    return cls(**filled)
+    return dataclasses.replace(default, **filled)
 
 
 def _typed(key: str, value: Any, like: Any) -> Any:
@@ -217,10 +236,16 @@ def _typed(key: str, value: Any, like: Any) -> Any:
         if not isinstance(value, Mapping):
             raise ConfigError(key, value, "must be a block of settings")
         return dict(value)
+    if like is None:
+        if value is not None and not isinstance(value, str):
+            raise ConfigError(key, value, "must be a string or null")
+        return value
     if isinstance(like, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(key, value, "must be a finite number")
+    if isinstance(like, str) and isinstance(value, bool):  # YAML reads a bare on or off as a truth value
+        return "on" if value else "off"
     if type(value) is not type(like):
         raise ConfigError(key, value, f"must be of type {type(like).__name__}")
     return value

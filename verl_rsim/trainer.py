@@ -18,12 +18,17 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.debug import marked_timer
 
 from verl_rsim import checkpoint, cpu
-from verl_rsim.errors import ConfigError, JobDied
+from verl_rsim.console import SaidBefore, StepConsole
+from verl_rsim.episode_log import FOLDER, EpisodeLog
+from verl_rsim.episodes import from_json
+from verl_rsim.errors import ConfigError, JobDied, TrainingCollapsed
 from verl_rsim.group_reward import add_group_diversity
-from verl_rsim.metrics import interaction_metrics, reward_metrics
+from verl_rsim.guard import Action, Guard
+from verl_rsim.metrics import group_metrics, interaction_metrics, reward_metrics
 from verl_rsim.policy import Policy, planner_config
 from verl_rsim.rollout import role_of
 from verl_rsim.schedule import build_schedule
+from verl_rsim.strategy_metrics import strategy_metrics
 from verl_rsim.validation import validate_job
 from verl_rsim.watchdog import Watchdog
 
@@ -51,10 +56,10 @@ def episodes_of(reasoner_rows: KVBatchMeta) -> list[dict[str, Any]]:
 
 
 def episode_metrics(episodes: list[dict[str, Any]]) -> dict[str, float]:
-    """Dialogue and reward metrics of a batch."""
-    return interaction_metrics([e["rsim"] for e in episodes]) | reward_metrics(
-        [e["reward_extra_info"] for e in episodes]
-    )
+    """Dialogue, strategy and reward metrics of a batch."""
+    summaries, infos = [e["rsim"] for e in episodes], [e["reward_extra_info"] for e in episodes]
+    by_strategy = strategy_metrics(summaries, [info["acc"] for info in infos])
+    return interaction_metrics(summaries) | by_strategy | reward_metrics(infos)
 
 
 NONE_LEFT = "every interaction of the batch failed; the errors are in the log above"
@@ -122,6 +127,9 @@ class RsimTrainer(Policy):
         )
         self.replay_buffer = RsimSampler(self.replay_buffer, self.rsim.sample_poll_seconds, self.watchdog)
         self._start_seconds = limits.start_seconds
+        self.guard = Guard(self.rsim.guard)
+        self._save_due = False  # an alarm asked for it
+        self._saved_step = -1
 
     # ---- start ------------------------------------------------------------------------------------------------------
 
@@ -145,6 +153,8 @@ class RsimTrainer(Policy):
         self.schedule = build_schedule(self.rsim.schedule, self.rsim.weight, self.total_training_steps)
         self.schedule.check_trainable(self.rsim.frozen)
         self._resume()
+        folder = Path(self.rsim.episode_log.folder or self._checkpoint_root / FOLDER)
+        self.episode_log = EpisodeLog(folder.expanduser(), self.global_steps, self.rsim.episode_log.max_file_mb)
 
     def _pools_ready(self) -> None:
         self._planner_set_up = self._set_up_planner()
@@ -163,6 +173,19 @@ class RsimTrainer(Policy):
         """verl's training loop, under watch."""
         self.watchdog.run(lambda: super(RsimTrainer, self).fit(agent_loop_manager))
 
+    def on_validate_begin(self) -> None:
+        """The first hook after verl has made its loggers, where it validates first."""
+        self._choose_console()
+
+    def on_train_begin(self) -> None:
+        """The first hook otherwise."""
+        self._choose_console()
+
+    def _choose_console(self) -> None:
+        """Let one screen a step take the place of verl's line, if the user has a console logger and wants it so."""
+        if self.rsim.console == "summary" and "console" in self.logger.logger:
+            self.logger.logger["console"] = StepConsole(self.total_training_steps)
+
     # ---- step -------------------------------------------------------------------------------------------------------
 
     def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
@@ -175,11 +198,15 @@ class RsimTrainer(Policy):
         if self.rsim.reward.group_diversity:
             add_group_diversity(rows["planner"], rows["reasoner"], episodes, self.rsim.reward.group_diversity)
         metrics |= episode_metrics(episodes)
+        with marked_timer("episode_log", timing_raw):
+            self._log_episodes(episodes)
         metrics["rsim/stage"] = self.schedule.index(self.global_steps)
+        metrics |= group_metrics(rows["reasoner"].keys, [e["reward_extra_info"] for e in episodes])
         for policy, weight in ((self.planner, stage.planner_weight), (self, stage.reasoner_weight)):
             self.watchdog.progress(f"step {self.global_steps}: {policy.role}'s update")
             rows[policy.role] = policy.learn(rows[policy.role], weight, metrics, timing_raw)
         self._rows = rows
+        self._raise_alarms(metrics)
         self.watchdog.progress(f"step {self.global_steps}: weight sync, save, validation")
         return KVBatchMeta(
             partition_id=batch.partition_id,
@@ -210,13 +237,33 @@ class RsimTrainer(Policy):
             )
         return batch
 
+    def _raise_alarms(self, metrics: dict) -> None:
+        """Do what the guard's alarms ask for; a step that stops the job is logged before, and never saved.
+
+        Raises:
+            TrainingCollapsed: an alarm is on whose action is stop.
+        """
+        alerts = self.guard.check(metrics)
+        for alert in alerts:
+            if alert.fresh:
+                print(f"WARNING: step {self.global_steps}: {alert}", flush=True)
+        self._save_due = any(alert.fresh and alert.config.action == Action.SAVE.value for alert in alerts)
+        stops = [alert for alert in alerts if alert.config.action == Action.STOP.value]
+        if stops:
+            self.logger.log(data=metrics, step=self.global_steps)
+            said = " ".join(map(str, stops))
+            raise TrainingCollapsed(f"step {self.global_steps}: {said} Nothing of this step was saved.")
+
     def on_sample_end(self) -> None:
         """Let all servers free their memory for the update."""
         super().on_sample_end()
         self.planner.checkpoint_manager.sleep_replicas()
 
     def on_step_end(self) -> None:
-        """Bring all servers up to date."""
+        """Save if an alarm asked for it, then bring all servers up to date."""
+        if self._save_due and self._saved_step != self.global_steps:
+            with marked_timer("save_checkpoint", self.timing_raw, color="green"):
+                self._save_checkpoint()
         with marked_timer("update_weights", self.timing_raw, color="red"):
             self._sync()
 
@@ -229,8 +276,10 @@ class RsimTrainer(Policy):
         self.replay_buffer.episodes = []
         metrics = super()._validate()
         found = episode_metrics(self.replay_buffer.episodes)
+        self._log_episodes(self.replay_buffer.episodes)
         self.watchdog.progress(f"step {self.global_steps}: after validation")
-        return metrics | {f"val-{key}": value for key, value in found.items()}
+        metrics |= {f"val-{key}": value for key, value in found.items()}
+        return SaidBefore(metrics) if self.rsim.console == "summary" else metrics
 
     # ---- records ----------------------------------------------------------------------------------------------------
 
@@ -250,6 +299,11 @@ class RsimTrainer(Policy):
             policy.global_steps = self.global_steps
             folder = str(Path(rollout_data_dir) / policy.role)
             PPOTrainer._log_rollout_data(policy, self._rows[policy.role], timing_raw, folder)
+
+    def _log_episodes(self, episodes: list[dict[str, Any]]) -> None:
+        """Append those of the interactions that the rollout chose to keep."""
+        kept = [(e["episode"], e["reward_extra_info"]) for e in episodes if "episode" in e]
+        self.episode_log.append(from_json(line).scored(info) for line, info in kept)
 
     def _shutdown_dump_executor(self) -> None:
         for policy in self.policies:
@@ -274,6 +328,7 @@ class RsimTrainer(Policy):
         torch.save(self.train_dataloader.state_dict(), folder / "data.pt")
         state = checkpoint.SavedState(self.global_steps, self.schedule.index(self.global_steps), trained)
         checkpoint.finish(self._checkpoint_root, state, self.config.trainer.get("max_actor_ckpt_to_keep"))
+        self._saved_step = self.global_steps
         self.checkpoint_callback.on_save(
             trainer=self, global_step=self.global_steps, checkpoint_dir=str(folder), async_save=False
         )

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from verl_rsim.checkpoint import FOLDERS
+from verl_rsim.episode_log import read_log
 
 pytestmark = pytest.mark.e2e
 
@@ -43,6 +44,8 @@ DETERMINISTIC = [
     "data.seed=1",
     "trainer.n_gpus_per_node=2",
     "planner.actor.use_kl_loss=true",
+    "rsim.console=summary",
+    "rsim.guard.step_length={action:off}",
 ]
 CODING = [
     "data.train_files=coding.parquet",
@@ -188,11 +191,46 @@ def test_the_untrained_planner_is_uniform_over_nine(whole):
     assert whole.metrics()[1]["planner/entropy"] == pytest.approx(math.log(9), abs=0.1)
 
 
+def test_every_logged_name_is_documented(whole, documented):
+    patterns = documented().values()
+    names = {name.removeprefix("val-") if name.startswith(("val-r", "val-p", "val-s", "val-t")) else name
+             for step in whole.metrics().values() for name in step}  # fmt: skip
+    assert sorted(name for name in names if not any(pattern.fullmatch(name) for pattern in patterns)) == []
+
+
+def test_each_step_says_what_the_strategies_did_and_whether_an_alarm_is_on(whole):
+    for step in (1, 2, 3, 4):
+        found = whole.metrics()[step]
+        assert {"guard/one_strategy", "planner/zero_groups", "reasoner/server_seconds"} <= set(found)
+        assert "guard/step_length" not in found, "it is off"
+        assert any(name.endswith("/turn/1") for name in found)
+    assert "step 2 of 4" in whole.log(), "one screen a step"
+    assert " - planner/" not in whole.log(), "in the place of verl's line"
+
+
 def test_validation_reports_both_roles(whole):
     for step in (0, 4):
         found = whole.metrics()[step]
         assert {"val-reasoner/acc", "val-planner/reward", "val-rsim/turns", "val-strategy/entropy"} <= set(found)
         assert any(key.startswith("val-core/arithmetic/acc") for key in found)
+
+
+def test_every_interaction_of_a_validation_is_logged(whole, jobs):
+    steps = whole.metrics()
+    found = list(read_log(jobs.folder / "checkpoints"))
+    for step in (0, 4):
+        played = [record for record in found if (record.kind, record.step) == ("validation", step)]
+        assert len(played) == steps[step]["val-rsim/interactions"] == 4
+        assert sum(record.acc for record in played) / 4 == pytest.approx(steps[step]["val-reasoner/acc"], abs=1e-4)
+        assert sum(record.planner_reward for record in played) / 4 == pytest.approx(
+            steps[step]["val-planner/reward"], abs=1e-4
+        )
+        assert {record.weights_version for record in played} == {step}
+        for record in played:
+            assert sum(record.planner_parts.values()) == pytest.approx(record.planner_reward, abs=1e-4)
+            assert all(turn.log_prob < 0 and turn.log_prob_mean < 0 for turn in record.turns)
+    asked = {step: {r.question_id for r in found if (r.kind, r.step) == ("validation", step)} for step in (0, 4)}
+    assert asked[0] == asked[4], "the same questions before and after"
 
 
 def test_the_checkpoint_exports_as_two_models(whole, jobs, tmp_path):

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import io
+from importlib import metadata
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from verl_rsim import doctor, machine
+from verl_rsim.cli import app
+from verl_rsim.doctor import Level, broken, diagnose, fine, warning
+
+
+def report(*checks) -> tuple[bool, str]:
+    out = io.StringIO()
+    return diagnose(Console(file=out, width=100), checks), out.getvalue()
+
+
+def test_only_what_is_broken_fails_and_each_trouble_has_its_remedy():
+    healthy, text = report(lambda: iter([fine("a", "well"), warning("b", "so so", "rest")]))
+    assert healthy
+    assert text == "ok       a: well\nwarning  b: so so\n         -> rest\n"
+    assert not report(lambda: iter([broken("c", "bad", "mend")]))[0]
+
+
+def test_a_check_that_cannot_be_imported_is_a_finding():
+    def check_versions():
+        yield fine("python", "3")
+        import no_such_module  # noqa: F401
+
+    healthy, text = report(check_versions)
+    assert not healthy
+    assert "broken   versions: ModuleNotFoundError: No module named 'no_such_module'" in text
+
+
+def test_a_package_that_is_missing_or_of_a_wrong_version_is_named(monkeypatch):
+    real = metadata.version
+
+    def version(name):
+        if name == "ray":
+            raise metadata.PackageNotFoundError(name)
+        return "4.0" if name == "transformers" else real(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    found = {finding.subject: finding for finding in doctor.check_versions()}
+    assert found["ray"].level is Level.BROKEN
+    assert "transformers" in found["verl-rsim"].seen
+    assert "(here: 4.0)" in found["verl-rsim"].seen
+
+
+@pytest.mark.parametrize(
+    ("script", "level", "said"),
+    [
+        ("raise SystemExit(0)", Level.FINE, "registered"),
+        ("raise SystemExit(2)", Level.BROKEN, "verl does not load it"),
+        ("import sys; print('noise', file=sys.stderr); 1 / 0", Level.BROKEN, "ZeroDivisionError"),
+        ("import time; time.sleep(60)", Level.BROKEN, "more than"),
+    ],
+)
+def test_the_plugin_is_looked_at_in_a_fresh_process(monkeypatch, script, level, said):
+    monkeypatch.setattr(doctor, "PROBE", script)
+    monkeypatch.setattr(doctor, "PROBE_SECONDS", 5)
+    (finding,) = doctor.check_plugin()
+    assert finding.level is level
+    assert said in finding.seen
+    assert "noise" not in finding.seen
+
+
+def test_the_memory_of_a_container_is_its_own(tmp_path):
+    (tmp_path / "meminfo").write_text("MemTotal: 8000 kB\nMemAvailable: 6000 kB\n")
+    (tmp_path / "max").write_text(str(5000 * 1024))
+    assert machine.memory(tmp_path / "meminfo", ()) == machine.Memory(8000 * 1024, 6000 * 1024)
+    assert machine.memory(tmp_path / "meminfo", (str(tmp_path / "max"),)) == machine.Memory(5000 * 1024, 3000 * 1024)
+
+
+def test_segments_that_a_process_maps_are_not_left_over(tmp_path):
+    shared, process = tmp_path / "shm", tmp_path / "proc/42"
+    shared.mkdir()
+    process.mkdir(parents=True)
+    for name in ("psm_used", "psm_old", "sem.mp-old", "other"):
+        (shared / name).write_bytes(b"x" * 5000)
+    (process / "maps").write_text(f"7f00-7f01 rw-s 00000000 00:01 7 {shared}/psm_used\n")
+    left = machine.leftovers(shared, tmp_path / "proc")
+    assert {path.name for path in left.paths} == {"psm_old", "sem.mp-old"}
+    assert left.size >= 2 * 4096
+
+
+def test_the_gpus_are_what_nvidia_smi_says(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.gpus() == []
+    program.write_text("#!/bin/sh\necho 'NVIDIA H100, 80GB, 81559, 80000'\n")
+    program.chmod(0o755)
+    assert machine.gpus() == [machine.Gpu("NVIDIA H100, 80GB", 81559 << 20, 80000 << 20)]
+    program.write_text("#!/bin/sh\necho 'no driver' >&2; exit 9\n")
+    with pytest.raises(RuntimeError, match="no driver"):
+        machine.gpus()
+
+
+def test_on_a_gpu_the_servers_take_their_share_of_it(home, monkeypatch):
+    from verl_rsim import doctor_job
+
+    monkeypatch.setenv("RSIM_HOME", str(home))
+    monkeypatch.delenv("VERL_PLATFORM", raising=False)
+    monkeypatch.setattr(
+        machine, "gpus", lambda: [machine.Gpu("A", 80 * doctor.GIB, 0), machine.Gpu("B", 90 * doctor.GIB, 0)]
+    )
+    config = doctor_job.compose_recipe("tiny", ["actor_rollout_ref.rollout.gpu_memory_utilization=0.5"])
+    reasoner = doctor_job.plan_of(config, "reasoner", frozen=False)
+    assert reasoner.server_bytes_allowed == 40 * doctor.GIB, "of the smaller one"
+    assert (reasoner.micro_tokens, reasoner.master_bytes, reasoner.all_logits) == (4096, 4, True)
+    planner = doctor_job.plan_of(config, "planner", frozen=False)
+    findings = list(doctor_job._check_fit(config, [planner, reasoner], Console(file=io.StringIO())))
+    assert [finding.level for finding in findings] == [Level.FINE]
+    config.actor_rollout_ref.rollout.gpu_memory_utilization = 0.9
+    reasoner = doctor_job.plan_of(config, "reasoner", frozen=False)
+    (finding,) = doctor_job._check_fit(config, [planner, reasoner], Console(file=io.StringIO()))
+    assert finding.level is Level.BROKEN
+    assert "lower actor_rollout_ref.rollout.gpu_memory_utilization" in finding.remedy
+
+
+def test_the_doctor_of_a_recipe_says_what_fits_and_what_does_not(home, monkeypatch):
+    monkeypatch.setenv("RSIM_HOME", str(home))
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    monkeypatch.setattr(doctor, "CHECKS", ())
+    good = CliRunner().invoke(app, ["doctor", "tiny"])
+    assert good.exit_code in (0, 1), "a busy machine may be too small"
+    for part in ("recipe: tiny can start", "labels 1 to 9 are tokens", "KV cache", "memory of the job: peak about"):
+        assert part in good.output, good.output
+    bad = CliRunner().invoke(app, ["doctor", "tiny", "rsim.lambda=2"])
+    assert bad.exit_code == 1
+    assert "rsim.lambda=2" in bad.output
+    assert CliRunner().invoke(app, ["doctor", "nowhere"]).exit_code == 1

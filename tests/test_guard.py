@@ -1,0 +1,91 @@
+"""Each alarm is provoked, and nothing else is."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from verl_rsim.errors import ConfigError
+from verl_rsim.guard import RULES, AlarmConfig, Guard, GuardConfig
+from verl_rsim.settings import parse_config
+
+WELL = {
+    "strategy/entropy": 1.5,
+    "strategy/decomposition": 0.5,
+    "strategy/termination": 0.3,
+    "strategy/termination/turn/1": 0.1,
+    "rsim/step_tokens": 30.0,
+    **{f"{role}/weight": 0.5 for role in ("planner", "reasoner")},
+    **{f"{role}/zero_groups": 0.4 for role in ("planner", "reasoner")},
+    **{f"{role}/{name}": 0.01 for role in ("planner", "reasoner") for name in ("ppo_kl", "loss", "grad_norm")},
+}
+PROVOKED = {
+    "strategy_entropy": {"strategy/entropy": 0.2},
+    "one_strategy": {"strategy/decomposition": 0.95},
+    "early_termination": {"strategy/termination/turn/1": 0.6},
+    "zero_groups": {"reasoner/zero_groups": 1.0},
+    "step_length": {"rsim/step_tokens": 70.0},
+    "ppo_kl": {"planner/ppo_kl": -0.3},
+    "not_finite": {"reasoner/grad_norm": math.nan},
+}
+
+
+def after(guard: Guard, *steps: dict) -> list[list[str]]:
+    return [[alert.alarm for alert in guard.check({**WELL, **step})] for step in steps]
+
+
+def test_every_alarm_has_a_rule_a_default_and_a_case():
+    assert set(RULES) == set(PROVOKED) == set(GuardConfig.__slots__)
+
+
+@pytest.mark.parametrize("alarm", PROVOKED)
+def test_an_alarm_goes_off_after_its_steps_in_a_row_and_then_off_again(alarm):
+    guard = Guard(GuardConfig())
+    steps = getattr(GuardConfig(), alarm).steps
+    assert after(guard, *[{}] * 6) == [[]] * 6
+    bad = PROVOKED[alarm]
+    assert after(guard, *[bad] * (steps - 1), {}) == [[]] * steps, "interrupted"
+    assert after(guard, *[bad] * (steps + 1), {}) == [[]] * (steps - 1) + [[alarm]] * 2 + [[]]
+
+
+def test_an_alarm_is_fresh_once_and_names_value_limit_and_remedy():
+    guard, metrics = Guard(GuardConfig()), {**WELL, "planner/ppo_kl": 0.3}
+    first, second = guard.check(metrics)[0], guard.check({**WELL, "planner/ppo_kl": 0.3})[0]
+    assert (first.fresh, second.fresh) == (True, False)
+    assert str(first).startswith("alarm ppo_kl (planner): how far the update moved the policy (ppo_kl) is 0.3, ")
+    assert "above rsim.guard.ppo_kl.limit=0.2. Lower the role's optim.lr" in str(first)
+    assert metrics["guard/ppo_kl"] == 1.0
+    assert metrics["guard/not_finite"] == 0.0
+
+
+def test_a_role_that_is_not_trained_neither_raises_an_alarm_nor_ends_its_count():
+    guard = Guard(GuardConfig(zero_groups=AlarmConfig("warn", 0.9, 2)))
+    bad, idle = {"planner/zero_groups": 1.0}, {"planner/zero_groups": 1.0, "planner/weight": 0.0}
+    assert after(guard, bad, idle, bad) == [[], [], ["zero_groups"]]
+
+
+def test_the_running_mean_of_the_step_length_stands_still_during_a_blow_up():
+    guard = Guard(GuardConfig(step_length=AlarmConfig("warn", 2.0, 1)))
+    after(guard, *[{}] * 20)
+    assert after(guard, *[{"rsim/step_tokens": 70.0}] * 30)[-1] == ["step_length"]
+
+
+def test_an_alarm_that_is_off_is_not_even_measured():
+    guard, metrics = Guard(GuardConfig(not_finite=AlarmConfig("off", 0, 1))), {**WELL, "planner/loss": math.inf}
+    assert guard.check(metrics) == []
+    assert "guard/not_finite" not in metrics
+
+
+def test_settings_keep_the_other_values_of_an_alarm_and_refuse_what_cannot_be():
+    guard = parse_config({"guard": {"ppo_kl": {"action": False}, "zero_groups": {"steps": 9}}}).guard
+    assert guard.ppo_kl == AlarmConfig("off", 0.2, 1), "YAML reads a bare off as false"
+    assert guard.zero_groups == AlarmConfig("warn", 0.9, 9)
+    for bad, said in (
+        ({"ppo_kl": {"action": "shout"}}, "rsim.guard.ppo_kl.action='shout': choose one of off, warn, save, stop"),
+        ({"ppo_kl": {"steps": 0}}, "rsim.guard.ppo_kl.steps=0: must be >= 1"),
+        ({"ppo_kl": {"limit": -1}}, "rsim.guard.ppo_kl.limit=-1.0: must be a number >= 0"),
+        ({"reward": {}}, "unknown key"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            parse_config({"guard": bad})

@@ -1,0 +1,174 @@
+"""``verl-rsim doctor RECIPE``: whether this recipe, with these overrides, can start and will fit.
+
+Loads tokenizers and configurations, no weights.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from verl_rsim import cpu, machine
+from verl_rsim.doctor import GIB, Finding, broken, fine, warning
+from verl_rsim.errors import RsimError
+from verl_rsim.preflight import LABELS, Line, ModelSize, RolePlan, estimate, peaks
+
+TIGHT = 0.9
+"""A peak above this share of the memory is a warning: the estimate is good to about a fifth."""
+SMALLEST_SHOWN = GIB // 100
+BYTES = {"fp32": 4, "float32": 4}
+
+
+def compose_recipe(recipe: str, overrides: Sequence[str]) -> DictConfig:
+    """The whole configuration of a recipe.
+
+    Raises:
+        hydra.errors.HydraException: there is no such recipe or key.
+    """
+    from hydra import compose, initialize_config_module
+
+    with initialize_config_module(f"verl_rsim.recipes.{recipe}", version_base=None):
+        return compose(recipe, overrides=list(overrides))
+
+
+def check_job(recipe: str, overrides: Sequence[str], console: Console) -> Iterator[Finding]:
+    """The recipe's settings, models and memory; prints the table of the memory."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # verl's, of engines that nobody asked for
+            config = compose_recipe(recipe, overrides)
+            from verl_rsim.validation import validate_job
+
+            rsim = validate_job(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        yield broken("recipe", f"{recipe}: {error}", "name a folder of verl_rsim/recipes, and keys that it has")
+        return
+    except RsimError as error:
+        yield broken("recipe", str(error), "change that setting")
+        return
+    except (OSError, ValueError) as error:  # transformers': no such model, or one it does not know
+        yield broken("recipe", str(error).strip().splitlines()[0], "check the models' paths")
+        return
+    yield fine("recipe", f"{recipe} can start: settings, data, tokenizers and row budgets go together")
+    yield from _check_models(config, rsim)
+    plans = [plan_of(config, role, frozen=role in rsim.frozen) for role in ("planner", "reasoner")]
+    yield from _check_fit(config, plans, console)
+
+
+def _check_models(config: DictConfig, rsim: Any) -> Iterator[Finding]:
+    from verl_rsim.rollout import build_dialogue
+
+    dialogue = build_dialogue(config, rsim)
+    for role, codec in (("planner", dialogue.planner), ("reasoner", dialogue.reasoner)):
+        size = model_size(_block(config, role).model)
+        seen = f"{size.parameters / 1e6:,.1f} M parameters, {size.vocabulary} words, ends with {sorted(codec.eos_ids)}"
+        labels = f", labels 1 to {LABELS} are tokens {list(dialogue.label_ids)}"
+        yield fine(role, seen + (labels if role == "planner" and dialogue.constrained else ""))
+
+
+def _block(config: DictConfig, role: str) -> DictConfig:
+    return config.planner if role == "planner" else config.actor_rollout_ref
+
+
+def model_size(model: DictConfig) -> ModelSize:
+    """The numbers of a model block's architecture, counted on a model without storage."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    loaded = AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+    with torch.device("meta"):
+        built = AutoModelForCausalLM.from_config(loaded, trust_remote_code=model.trust_remote_code)
+    text = loaded.get_text_config()
+    parameters = sum(parameter.numel() for parameter in built.parameters())
+    return ModelSize(parameters, text.num_hidden_layers, text.hidden_size, text.vocab_size)
+
+
+def plan_of(config: DictConfig, role: str, *, frozen: bool) -> RolePlan:
+    """What the configuration does with a role's model, in the preflight's terms."""
+    block, trainer = _block(config, role), config.trainer
+    actor, rollout = block.actor, block.rollout
+    ranks = trainer.n_gpus_per_node * trainer.nnodes
+    size = model_size(block.model)
+    server_bytes, on_cpu = BYTES.get(str(rollout.dtype), 2), cpu.is_chosen()
+    cards = [] if on_cpu else machine.gpus()
+    cache = "VLLM_CPU_KVCACHE_SPACE"
+    bucket = int(rollout.checkpoint_engine.update_weights_bucket_megabytes) << 20
+    return RolePlan(
+        role=role,
+        model=size,
+        trained=not frozen,
+        reference=bool(config.algorithm.use_kl_in_reward or actor.use_kl_loss),
+        master_bytes=BYTES.get(str(actor.fsdp_config.model_dtype), 2),
+        compute_bytes=_compute_bytes(actor.fsdp_config),
+        server_bytes=server_bytes,
+        micro_tokens=_micro_tokens(actor, rollout, ranks),
+        all_logits=role == "reasoner" or config.rsim.planner_decoding == "free",
+        checkpointing=bool(block.model.enable_gradient_checkpointing),
+        resharded=bool(actor.fsdp_config.reshard_after_forward),
+        weights_offloaded=bool(actor.fsdp_config.param_offload) and not on_cpu,
+        optimizer_offloaded=bool(actor.fsdp_config.optimizer_offload) and not on_cpu,
+        server_bytes_allowed=round(rollout.gpu_memory_utilization * min((card.total for card in cards), default=0)),
+        cache_bytes=round(float(os.environ.get(cache) or cpu.DEFAULTS[cache]) * GIB),
+        sleeps=bool(rollout.free_cache_engine),
+        servers=max(1, ranks // rollout.tensor_model_parallel_size),
+        bucket_bytes=min(bucket, size.parameters * server_bytes),
+    )
+
+
+def _compute_bytes(fsdp: DictConfig) -> int:
+    mixed = fsdp.get("mixed_precision") or {}
+    return BYTES.get(str(mixed.get("param_dtype", "bf16")), 2)
+
+
+def _micro_tokens(actor: DictConfig, rollout: DictConfig, ranks: int) -> int:
+    """Tokens of one pass on a rank: at most the limit, at most what a rank's share of a mini-batch can have."""
+    row = rollout.prompt_length + rollout.response_length
+    rows = max(1, actor.ppo_mini_batch_size * rollout.n // ranks)
+    if actor.use_dynamic_bsz:
+        return min(actor.ppo_max_token_len_per_gpu, rows * row)
+    return min(actor.ppo_micro_batch_size_per_gpu or rows, rows) * row
+
+
+def _check_fit(config: DictConfig, plans: list[RolePlan], console: Console) -> Iterator[Finding]:
+    on_cpu = cpu.is_chosen()
+    ranks = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    agents = config.actor_rollout_ref.rollout.agent.num_workers
+    lines = estimate(plans, ranks, cpu=on_cpu, reward_workers=config.reward.num_workers, agents=agents)
+    found = peaks(lines)
+    console.print(memory_table(lines, found, "of this machine" if on_cpu else "of each GPU"))
+    cards = [] if on_cpu else machine.gpus()
+    capacity = machine.memory().available if on_cpu else min((card.total for card in cards), default=0)
+    phase, peak = max(found.items(), key=lambda item: item[1])
+    seen = f"peak about {peak / GIB:.1f} GiB ({phase}), {capacity / GIB:.1f} GiB to be had"
+    largest = [line for line in lines if line.phase in (phase, "always")][:3]
+    remedy = "; ".join(dict.fromkeys(line.remedy for line in largest))
+    if not capacity:
+        yield warning("memory of the job", f"peak about {peak / GIB:.1f} GiB, servers apart", "no GPU to compare with")
+    elif peak > capacity:
+        yield broken("memory of the job", seen, remedy)
+    elif peak > TIGHT * capacity:
+        yield warning("memory of the job", seen, f"tight: {remedy}")
+    else:
+        yield fine("memory of the job", seen)
+
+
+def memory_table(lines: Sequence[Line], found: dict[str, int], where: str) -> Table:
+    """The estimate, term by term, and the peak of each phase."""
+    table = Table("held", "what", "GiB", "formula", title=f"Memory {where}, estimated", title_justify="left", box=None)
+    table.columns[0].no_wrap = table.columns[1].no_wrap = True
+    table.columns[2].justify = "right"
+    for line in (line for line in lines if line.size >= SMALLEST_SHOWN):
+        table.add_row(line.phase, line.what, f"{line.size / GIB:.2f}", line.formula)
+    table.add_section()
+    for phase, size in found.items():
+        table.add_row(phase, "peak", f"{size / GIB:.2f}", "all that is held always, and that")
+    return table
