@@ -49,19 +49,28 @@ class FusionSandbox(Sandbox):
         return Finished(done.output[:limit], done.code, done.timed_out, len(done.output) > limit)
 
     def converse(self, tests: str, solution: str, seconds: float) -> Conversation:
-        """Replay the tests until they ask nothing that is not answered. They must ask the same each time."""
-        deadline, answers = time.monotonic() + seconds, b""
+        """Replay the tests until they ask nothing that is not answered.
+
+        An answer once given stays, whatever a solution that draws at random says when it is asked again.
+
+        Raises:
+            SandboxError: the service failed, or the tests do not ask the same each time.
+        """
+        deadline, asked, answers = time.monotonic() + seconds, [], []  # type: tuple[float, list[bytes], list[bytes]]
         while True:
-            asked = self._request(tests, answers.decode(), GRACE_SECONDS + seconds)
-            report = asked.errors.splitlines(keepends=True)[-1] if asked.errors else b""
-            known = _messages(answers)
-            if _messages(asked.output) <= known:
-                return Conversation(report, asked.timed_out)
+            told = self._request(tests, b"".join(answers).decode(), GRACE_SECONDS + seconds)
+            report, before = told.errors.splitlines(keepends=True)[-1] if told.errors else b"", asked
+            asked = _messages(told.output)
+            if before != asked[: len(before)] and not told.timed_out:
+                raise SandboxError("the tests ask something else each time they run, and a service must replay them")
+            if len(asked) <= len(answers):
+                return Conversation(report, told.timed_out)
             left = deadline - time.monotonic()
-            answered = self._request(solution, asked.output.decode(), left) if left > 0 else None
-            if answered is None or answered.timed_out or _messages(answered.output) <= known:
+            answered = self._request(solution, b"".join(asked).decode(), left) if left > 0 else None
+            heard = _messages(answered.output) if answered else []
+            if answered is None or answered.timed_out or len(heard) <= len(answers):
                 return Conversation(report, answered is None or answered.timed_out)
-            answers = answered.output
+            answers += heard[len(answers) : len(asked)]
 
     def _request(self, call: str, stdin: str, seconds: float) -> _Done:
         body = {
@@ -104,12 +113,12 @@ def _done(answer: dict) -> _Done:
     return _Done(output, errors, code if code >= 0 else 128 - code, timed_out)
 
 
-def _messages(data: bytes) -> int:
-    """How many whole messages there are in what a side wrote."""
-    count, stream = 0, io.BytesIO(data)
+def _messages(data: bytes) -> list[bytes]:
+    """The whole messages in what a side wrote."""
+    messages, stream = [], io.BytesIO(data)
     while (head := stream.readline(16)).strip().isdigit():
         size = int(head)
-        if size > MESSAGE_BYTES or len(stream.read(size)) < size:
+        if size > MESSAGE_BYTES or len(body := stream.read(size)) < size:
             break
-        count += 1
-    return count
+        messages.append(head + body)
+    return messages

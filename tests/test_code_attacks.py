@@ -19,6 +19,8 @@ from verl_rsim.reward.sandbox import Sandbox, SandboxLimits
 
 ATTACKS = yaml.safe_load(Path(__file__).with_name("data").joinpath("code_attacks.yaml").read_text())
 SECONDS = 2.0
+LOADED_SECONDS = 8.0
+"""What a busy machine may add to a grading; what hangs takes longer, for nothing else ends it."""
 LIMITS = SandboxLimits(wall_seconds=SECONDS, memory_bytes=512 << 20, file_bytes=(64 << 20) + 4096 * os.getpid())
 MARK = str(LIMITS.file_bytes)
 """On the command lines of this test's sandboxes, and no others'."""
@@ -76,7 +78,7 @@ def test_attack_gains_nothing(attack: dict, scorer: CodeScorer, outside: dict[st
     took = time.monotonic() - started
     assert verdict.accuracy == 0.0, verdict
     assert verdict.reason not in ("right", "no_answer"), verdict
-    assert took < SECONDS + 1.0, f"took {took:.2f} s"
+    assert took < SECONDS + LOADED_SECONDS, f"took {took:.2f} s"
     assert not sandboxes_left()
     assert not psutil.Process().children(recursive=True)
     assert scorer.score(RIGHT, CALLS).reason == "right"

