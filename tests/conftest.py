@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("VERL_PLATFORM", "cpu")  # the tests need no GPU and use none
 
 
 @pytest.fixture(scope="session")
