@@ -1,7 +1,7 @@
 # `make quickstart` and `make test` are all a newcomer needs; both make the environment first.
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= cpu,code,offline,dev
+EXTRAS ?= cpu,code,offline,report,dev
 RECIPE ?= quickstart
 PLANNER ?= smollm2
 REASONER ?= smollm2
@@ -18,7 +18,7 @@ ifeq ($(strip $(FIND_LINKS)),)
 export UV_TORCH_BACKEND ?= cpu
 endif
 
-.PHONY: env quickstart sandbox test check clean
+.PHONY: env quickstart sandbox browser test check clean
 
 env: $(VENV)/.done
 
@@ -36,6 +36,7 @@ quickstart: env
 	$(BIN)/verl-rsim train $(RECIPE) $(OVERRIDES)
 	$(BIN)/verl-rsim export $(RSIM_HOME)/runs/$(RECIPE) --out $(RSIM_HOME)/exported/$(RECIPE)
 	$(BIN)/verl-rsim summary $(RSIM_HOME)/metrics/rsim/$(RECIPE).jsonl
+	$(BIN)/verl-rsim report $(RSIM_HOME)/runs/$(RECIPE)
 
 # What programs are graded in; only root can install it.
 SANDBOX := bubblewrap libseccomp2
@@ -44,7 +45,14 @@ sandbox:
 	  apt-get install -qq --no-install-recommends -y $(SANDBOX); } || \
 	  { echo "The tests grade programs in a sandbox: sudo apt-get install $(SANDBOX)" >&2; exit 1; }
 
-test: env sandbox
+# What the report is opened in.
+BROWSER := chromium chromium-driver
+browser:
+	@command -v chromedriver > /dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+	  apt-get install -qq --no-install-recommends -y $(BROWSER); } || \
+	  { echo "The tests open the report in a browser: sudo apt-get install $(BROWSER)" >&2; exit 1; }
+
+test: env sandbox browser
 	$(BIN)/python -m pytest
 
 check: env

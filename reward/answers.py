@@ -17,11 +17,15 @@ from enum import Enum
 from fractions import Fraction
 
 from verl_rsim.reward.choices import option, truth_value
-from verl_rsim.reward.expressions import Equal, parts, same_expression, unnamed
+from verl_rsim.reward.expressions import Equal, parts, same_expression, same_quantity
 from verl_rsim.reward.extract import Fallback
+from verl_rsim.reward.names import stated, unnamed
 from verl_rsim.reward.notation import tidy, words
-from verl_rsim.reward.quantity import Quantity, quantity, same_number, units_agree
+from verl_rsim.reward.quantity import MAX_DIGITS, Quantity, forms_agree, quantity, same_number
 from verl_rsim.reward.verdict import TruthError
+
+NEAR_ZERO = Fraction(1, 10**9)
+"""How far from a truth of 0 an answer up to a tolerance may be; all other tolerances are relative."""
 
 
 class AnswerType(str, Enum):
@@ -36,7 +40,7 @@ class AnswerType(str, Enum):
     FLOAT = "float"
     """A number up to the relative tolerance; closed forms such as ``\\pi/4`` are accepted."""
     FINANCIAL = "financial"
-    """A number up to the relative tolerance; 14.1% and 0.141 are one value, "million" may be left out."""
+    """A number up to the relative tolerance; 14.1% is 0.141, (14.1) is -14.1, "million" may be left out."""
     LIST = "list"
     """Numbers in order, each up to the relative tolerance, in any brackets."""
     BOOL = "bool"
@@ -59,6 +63,8 @@ _STRINGS = frozenset({AnswerType.STRING, AnswerType.DATE})
 _PRODUCT = re.compile(
     r"\\(?:times|cdot|div)(?![A-Za-z])|\*|[\d)}]\s*[-+]\s*\d|\\(?:int|sum|prod|lim|binom)(?![A-Za-z])|[!=]"
 )
+_TOO_LONG = re.compile(rf"\d{{{MAX_DIGITS + 1}}}")
+_IN_PARENTHESES = re.compile(r"([$€£¥₹]?)\s*\(\s*([$€£¥₹]?\s*[\d.][^()]*)\)\s*(.*)", re.DOTALL)
 
 
 def resolve(kind: AnswerType, truth: str) -> AnswerType:
@@ -72,7 +78,8 @@ def resolve(kind: AnswerType, truth: str) -> AnswerType:
         return AnswerType.OPTION
     if wanted.startswith("[") and wanted.endswith("]"):
         return AnswerType.LIST
-    if (number := quantity(wanted)) is None:
+    number = quantity(wanted)
+    if number is None or not number.clear:
         return AnswerType.MATH
     return AnswerType.INTEGER if re.fullmatch(r"[+-]?[\d,]+", wanted) and not number.percent else AnswerType.FLOAT
 
@@ -95,6 +102,8 @@ def require_usable(kind: AnswerType, truth: str) -> None:
     problem = ""
     if not wanted:
         problem = "it is empty"
+    elif _TOO_LONG.search(wanted):
+        problem = f"a number in it has more than {MAX_DIGITS} digits"
     elif kind in NUMBERS and number is None:
         problem = "it is not a number"
     elif kind is AnswerType.INTEGER and number is not None and number.value.denominator != 1:
@@ -114,6 +123,8 @@ def judge(answer: str, truth: str, kind: AnswerType, tolerance: float, equal: Eq
     given, wanted = tidy(answer), tidy(truth)
     if not given:
         return False
+    if kind in (AnswerType.NUMBER, AnswerType.INTEGER):
+        return given == wanted or bool(same_quantity(given, wanted, is_number=True))
     if kind in _BOOLS:
         return truth_value(given) is truth_value(wanted)
     if kind is AnswerType.OPTION:
@@ -125,7 +136,7 @@ def judge(answer: str, truth: str, kind: AnswerType, tolerance: float, equal: Eq
         pairs = zip(found, target, strict=False)
         return len(found) == len(target) and all(_close(one, other, tolerance, equal) for one, other in pairs)
     if kind is AnswerType.FINANCIAL:
-        return _same_amount(quantity(unnamed(given)), quantity(unnamed(wanted)), tolerance)
+        return _same_amount(_amount(given), _amount(wanted), tolerance)
     if kind is AnswerType.FLOAT:
         return _close(given, wanted, tolerance, equal)
     return same_expression(given, wanted, equal)
@@ -139,28 +150,41 @@ def _members(text: str) -> list[str]:
 
 
 def _near(given: Fraction, wanted: Fraction, tolerance: float) -> bool:
-    return abs(given - wanted) <= max(abs(wanted) * Fraction(tolerance), Fraction(1, 10**9))
+    return abs(given - wanted) <= (abs(wanted) * Fraction(tolerance) if wanted else NEAR_ZERO)
 
 
 def _close(given: str, wanted: str, tolerance: float, equal: Equal) -> bool:
     """Whether a number, or a closed form without an operation left to do, is within the tolerance."""
-    found, target = quantity(unnamed(given)), quantity(unnamed(wanted))
+    given = unnamed(stated(given))
+    found, target = quantity(given), quantity(unnamed(wanted))
     if target is None:
         return False
     if found is None:
-        return (
-            not _PRODUCT.search(unnamed(given)) and len(parts(given)) == 1 and equal(unnamed(given), wanted, tolerance)
-        )
-    return units_agree(found, target) and (same_number(found, target) or _near(found.value, target.value, tolerance))
+        return not _PRODUCT.search(given) and len(parts(given)) == 1 and equal(given, wanted, tolerance)
+    if not forms_agree(found, target):
+        return False
+    if found.percent or target.percent:
+        decimal = not found.percent and _near(found.value, target.value, tolerance)
+        return decimal or _near(found.numeral, target.numeral, tolerance)
+    return same_number(found, target) or _near(found.value, target.value, tolerance)
+
+
+def _amount(text: str) -> Quantity | None:
+    """The amount a text names; in parentheses it is negative, as in accounts."""
+    text = unnamed(stated(text))
+    if negative := _IN_PARENTHESES.fullmatch(text):
+        text = f"{negative.group(1)}-{negative.group(2)}{negative.group(3)}".replace("-$", "$-")
+    return quantity(text)
 
 
 def _same_amount(found: Quantity | None, target: Quantity | None, tolerance: float) -> bool:
     if found is None or target is None or (found.currency and target.currency and found.currency != target.currency):
         return False
-    readings = {found.value}
+    readings, wanted = {found.value}, {target.value}
     if target.scale == 1:
-        readings.add(found.numeral / (100 if found.percent else 1))
-    wanted = {target.value}
+        readings.add(found.numeral / (100 if found.percent else 1))  # its "million" is the table's
+    elif found.scale == 1:
+        wanted.add(target.numeral / (100 if target.percent else 1))
     if target.percent and not found.percent:
         wanted.add(target.numeral)
     if found.percent and not target.percent:

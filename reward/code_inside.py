@@ -31,6 +31,10 @@ EXIT_SYNTAX, EXIT_MEMORY = 65, 66
 """How ``play`` ends for two reasons worth telling apart; a program can forge them, and gains nothing by it."""
 
 
+HIDDEN = "__rsim_"
+"""How the names begin under which rewritten tests report; each run puts a random beginning of its own in its place."""
+
+
 class NotLiteral(Exception):
     """A value that is not None, bool, int, float, complex, str, bytes, list, tuple, set, frozenset or dict."""
 
@@ -303,31 +307,78 @@ def _exception(kind: object, name: object, message: object) -> Exception:
 
 
 class Ledger:
-    """How many checks passed and failed, and why the first failed. The tests' rewritten asserts write it."""
+    """What the units of the tests came to, and why the first failure was one. Slots: nothing of it can be replaced."""
+
+    __slots__ = ("_count", "_sites", "detail", "failed", "passed", "reason")
 
     def __init__(self) -> None:
-        self.passed = self.failed = 0
+        self.passed = self.failed = 0.0
         self.reason, self.detail = "right", ""
+        self._count, self._sites = 0, {}  # type: tuple[int, dict[int, list[int]]]
 
-    def ok(self) -> None:
-        """One more check that held."""
-        self.passed += 1
-
-    def fail(self, error: BaseException) -> None:
-        """One more check that did not."""
-        self.failed += 1
+    def blame(self, error: BaseException) -> None:
+        """Remember why a check failed, if it was the first."""
         if isinstance(error, NotLiteral):  # only the tests' own arguments end up here
             self.reason, self.detail = "bad_test", f"an argument is {error}"
-        elif self.failed == 1:
+        elif self.reason == "right":
             gone = "crash" if isinstance(error, SolutionGone) else "wrong"
             self.reason = getattr(error, "solution_failure", gone)
+
+    def weigh(self, weight: float, share: float) -> None:
+        """Book a unit of which this share passed."""
+        self.passed += weight * share
+        self.failed += weight * (1 - share)
+
+    def end(self, weight: int, sites: int) -> None:
+        """Book the unit that came to its end: the mean of what its sites came to, each counted once."""
+        if sites and not self._sites:
+            self.blame(AssertionError())  # its asserts were not come to
+        shares = [held / (held + failed) for held, failed in self._sites.values()]
+        self.weigh(weight, sum(shares) / len(shares) if shares else float(not sites))
+        self._sites.clear()
+
+    def break_off(self, weight: int, error: BaseException) -> None:
+        """Book the unit that an error outside a site has ended: all of it failed."""
+        self.blame(error)
+        self.weigh(max(1, weight), 0.0)
+        self._sites.clear()
+
+    def tools(self) -> dict[str, Any]:
+        """The functions that a rewritten assert calls, by the end of their names."""
+
+        def begin() -> int:
+            return self._count
+
+        def ok(site: int, begun: int) -> None:
+            if self._count == begun:  # else it is a helper whose own sites were counted
+                book(site, 0)
+
+        def fail(site: int, error: BaseException) -> None:
+            self.blame(error)
+            book(site, 1)
+
+        def book(site: int, column: int) -> None:
+            self._count += 1
+            self._sites.setdefault(site, [0, 0])[column] += 1
+
+        return {"begin__": begin, "ok__": ok, "fail__": fail}
+
+    def refuse(self, *_: object, **__: object) -> NoReturn:
+        """Stands in the tests for what evaluates text: ``parse_truth`` refuses such tests where it sees it."""
+        self.reason, self.detail = "bad_test", "they evaluate text, which may be the solution's"
+        raise RuntimeError(self.detail)
+
+
+def close(expected: float, given: float) -> bool:
+    """Whether a number is the expected one to 1e-6 relative, or to 1e-9 where 0 is expected."""
+    return math.isclose(expected, given, rel_tol=1e-6, abs_tol=0.0 if expected else 1e-9)
 
 
 def same(expected: Any, given: Any) -> bool:
     """Whether a result is the expected JSON value.
 
     A tuple counts as the list of its items, a dictionary's keys as their text (as JSON would write them), and where
-    either is a float both may differ by 1e-6 relative or 1e-9 absolute.
+    either is a float both may differ as :func:`close` says.
     """
     if isinstance(expected, list):
         if not isinstance(given, (list, tuple)) or len(given) != len(expected):
@@ -338,7 +389,7 @@ def same(expected: Any, given: Any) -> bool:
         return given is not None and given.keys() == expected.keys() and all(same(expected[k], given[k]) for k in given)
     if {type(expected), type(given)} in ({float}, {float, int}):
         try:
-            return math.isclose(expected, given, rel_tol=1e-6, abs_tol=1e-9)
+            return close(expected, given)
         except OverflowError:  # an int beyond any float
             return False
     return bool(expected == given)
@@ -346,11 +397,12 @@ def same(expected: Any, given: Any) -> bool:
 
 def drive(job: bytes, limits: dict[str, int]) -> NoReturn:
     """Run the tests of a job and report, in one line on what was stderr, the hex of the dump of a tuple:
-    how many checks passed, how many failed, why the first one did, and what is wrong with the tests themselves.
+    the weight of what passed, of what failed, why the first one did, and what is wrong with the tests themselves.
 
     The job is the dump of a dictionary. names: what the tests call a function, to its name in the solution; setup:
-    source to run before; units: sources, each run after the other whatever the one before did; cases: pairs of
-    arguments and expected result of the function that the tests call "candidate".
+    source to run before; units: source, weight and number of sites, each run after the other whatever the one before
+    did; cases: pairs of arguments and accepted results of the function that the tests call "candidate". The tests draw
+    the same random numbers every time.
     """
     replies, calls, report = _take(0, "rb"), _take(1, "wb"), _take(2, "wb")
     confine(limits)
@@ -358,31 +410,52 @@ def drive(job: bytes, limits: dict[str, int]) -> NoReturn:
     solution, ledger = Solution(replies, calls), Ledger()
     functions = {name: solution.function(target) for name, target in work["names"].items()}
     try:
+        _seed(job)
         _check(work, functions, ledger)
     except BaseException as error:  # noqa: BLE001  the tests' setup has seen nothing of the solution
         ledger.reason, ledger.detail = "bad_test", f"{type(error).__name__}: {error}"
     if solution.gone and not ledger.failed:
-        ledger.fail(SolutionGone())
+        ledger.break_off(1, SolutionGone())
     line = dump((ledger.passed, ledger.failed, ledger.reason, ascii(ledger.detail)[:500])).hex()
     report.write(line.encode() + b"\n")
     report.flush()
     os._exit(0)
 
 
+def _seed(job: bytes) -> None:
+    """Seed what the tests draw from, if they do; a solution cannot know the job."""
+    for name in ("random", "numpy"):
+        if name.encode() in job:
+            import random
+
+            random.seed(job)
+            if name == "numpy":
+                try:
+                    import numpy
+                except ImportError:  # the tests that need it will say so
+                    continue
+                numpy.random.seed(random.Random(job).getrandbits(32))
+
+
 def _check(work: dict, functions: dict[str, Any], ledger: Ledger) -> None:
-    scope = {"__name__": "tests", "__ledger__": ledger}
+    refused = dict.fromkeys(("eval", "exec", "compile"), ledger.refuse)
+    hidden = f"__{os.urandom(16).hex()}_"
+    scope = {"__name__": "tests", "__builtins__": {**vars(builtins), **refused}}
+    scope.update({hidden + name: tool for name, tool in ledger.tools().items()})
     exec(compiled(work["setup"], "<setup>"), scope)
     scope.update(functions)
-    for unit in work["units"]:
+    for source, weight, sites in work["units"]:
         try:
-            exec(compiled(unit, "<tests>"), scope)
-        except BaseException as error:  # noqa: BLE001  an error outside an assert is one failed check
-            ledger.fail(error)
+            exec(compiled(source.replace(HIDDEN, hidden), "<tests>"), scope)
+        except BaseException as error:  # noqa: BLE001
+            ledger.break_off(weight, error)
+        else:
+            ledger.end(weight, sites)
     for args, accepted in work["cases"]:
         try:
             given = functions["candidate"](*args)
             if not any(same(expected, given) for expected in accepted):
                 raise AssertionError
-            ledger.ok()
+            ledger.weigh(1, 1.0)
         except BaseException as error:  # noqa: BLE001
-            ledger.fail(error)
+            ledger.break_off(1, error)

@@ -7,7 +7,6 @@ solution does to its own process changes nothing but its answers; to pass it has
 
 from __future__ import annotations
 
-import math
 import re
 import signal
 import threading
@@ -16,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from verl_rsim.reward.code_inside import EXIT_MEMORY, EXIT_SYNTAX, dump, load
+from verl_rsim.reward.code_inside import EXIT_MEMORY, EXIT_SYNTAX, close, dump, load
 from verl_rsim.reward.code_truth import FunctionTests, StdioTests, parse_truth
 from verl_rsim.reward.sandbox import Finished, Sandbox, SandboxError
 from verl_rsim.reward.verdict import TruthError, Verdict
@@ -48,7 +47,7 @@ def same_output(expected: str, given: str) -> bool:
     """Whether a program printed what it should.
 
     Line by line, without trailing white space and trailing empty lines; a line that differs is still right if its
-    words are equal, where a number written with a point or an exponent may be off by 1e-6 relative or 1e-9 absolute.
+    words are equal, where a number written with a point or an exponent may be off by 1e-6 relative, or 1e-9 from 0.
     """
     wanted, found = expected.rstrip().split("\n"), given.rstrip().split("\n")
     return len(wanted) == len(found) and all(map(_same_line, wanted, found))
@@ -70,7 +69,7 @@ def _same_word(expected: str, given: str) -> bool:
         return True
     if not _DECIMAL.fullmatch(expected) or not _NUMBER.fullmatch(given):
         return False
-    return math.isclose(float(expected), float(given), rel_tol=1e-6, abs_tol=1e-9)
+    return close(float(expected), float(given))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +123,8 @@ class CodeScorer:
     def _converse(self, code: str, tests: FunctionTests) -> Verdict:
         limits = self._sandbox.limits
         solution = f"serve({_sources(code, tests)!a}, {self._sandbox.inside()})"
-        work = {"names": dict(tests.names), "setup": tests.setup, "units": tests.units, "cases": tests.cases}
+        units = [(unit.source, unit.weight, unit.sites) for unit in tests.units]
+        work = {"names": dict(tests.names), "setup": tests.setup, "units": units, "cases": tests.cases}
         driver = f"drive({dump(work)!r}, {self._sandbox.inside()})"
         heard = self._sandbox.converse(driver, solution, limits.wall_seconds)
         if not heard.report.endswith(b"\n"):
@@ -137,9 +137,7 @@ class CodeScorer:
             raise TruthError(f"ground truth has tests that do not run ({detail}): mend them")
         if heard.timed_out and reason in ("right", "crash"):
             reason = "timeout"
-        elif not passed and not failed:
-            reason = "wrong"  # a test that came to no check shows nothing
-        return Verdict(float(reason == "right"), True, reason, {"passed": passed / max(1, passed + failed)})
+        return Verdict(float(reason == "right"), True, reason, {"passed": passed / (passed + failed)})
 
     def _play(self, code: str, tests: StdioTests) -> Verdict:
         limits, program = self._sandbox.limits, f"play({code!a}, {self._sandbox.inside()})"

@@ -11,7 +11,8 @@
 
 Tests are trusted to be right, not to be harmless: they are parsed here and run in a sandbox of their own. Not
 supported, since arguments and results cross between two processes as plain data: tests that pass functions or objects
-of the solution's own classes, and tests of a change made to an argument in place.
+of the solution's own classes, and tests of a change made to an argument in place. What a test shows, and which are
+refused: :mod:`verl_rsim.reward.code_checks`.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ import ast
 import builtins
 import json
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
+from verl_rsim.reward.code_checks import Unit, refuse_evaluation, units
 from verl_rsim.reward.code_inside import dump
 from verl_rsim.reward.verdict import TruthError
 
@@ -52,14 +54,14 @@ class FunctionTests:
         names: what the tests call a function, to the name it has in the solution.
         prompt: source that the answer may continue or lean on; "" for none.
         setup: source the tests lean on.
-        units: sources with the asserts, rewritten to be counted.
+        units: sources with the asserts, made countable.
         cases: arguments, and the results any of which will do.
     """
 
     names: Mapping[str, str]
     prompt: str = ""
     setup: str = ""
-    units: tuple[str, ...] = ()
+    units: tuple[Unit, ...] = ()
     cases: tuple[tuple[list, list], ...] = field(default=())
 
 
@@ -86,11 +88,6 @@ def parse_truth(truth: str) -> StdioTests | FunctionTests:
     if kind not in parsers:
         raise TruthError(f"ground truth has kind={row.get('kind')!r}: write one of humaneval, asserts, stdio, calls")
     return parsers[kind](row)
-
-
-def check_truth(truth: str) -> None:
-    """For data preparation: raise TruthError if a row's ground truth cannot be used."""
-    parse_truth(truth)
 
 
 def _field(row: dict, key: str, kind: type, default: Any = None) -> Any:
@@ -126,29 +123,39 @@ def _humaneval(row: dict) -> FunctionTests:
     prompt = _field(row, "prompt", str, "").rstrip()
     if prompt and prompt.endswith(":"):
         prompt += "\n    pass"
-    given = _bound(_parse(prompt, "prompt")) | _bound(test) | {entry, "candidate"}
-    _refuse_evaluation(test)
+    start = _parse(prompt, "prompt")
+    refuse_evaluation(start, test)
+    given = _bound(start) | _bound(test) | {entry, "candidate"}
     if "check" not in _bound(test):
         raise TruthError("ground truth has a test without check: define check(candidate)")
     if "*" not in given and (missing := _free(test) - given):
         raise TruthError(f"ground truth has a test that uses {sorted(missing)}: define or import it in test or prompt")
-    unit = f"{_counted(test)}\ncheck(candidate)"
-    return FunctionTests({entry: entry, "candidate": entry}, prompt=prompt, setup=prompt, units=(unit,))
+    own = {entry, "candidate", *_checked(test)}
+    (unit,) = units([test], start, own)
+    called = replace(unit, source=f"{unit.source}\ncheck(candidate)")
+    return FunctionTests({entry: entry, "candidate": entry}, prompt=prompt, setup=prompt, units=(called,))
+
+
+def _checked(test: ast.Module) -> Iterator[str]:
+    """What ``check`` itself calls the function."""
+    for node in ast.walk(test):
+        if isinstance(node, ast.FunctionDef) and node.name == "check":
+            yield from (each.arg for each in node.args.args[:1])
 
 
 def _asserts(row: dict) -> FunctionTests:
     tests = [_parse(test, "test_list") for test in _texts(row, "test_list")]
-    for test in tests:
-        _refuse_evaluation(test)
     setup = "\n".join([*_texts(row, "test_imports", []), _field(row, "test_setup_code", str, "")])
-    bound = _bound(_parse(setup, "test_setup_code")).union(*map(_bound, tests))
+    start = _parse(setup, "test_setup_code")
+    bound = _bound(start).union(*map(_bound, tests))
     free = set().union(*map(_free, tests)) - bound
     modules = {name for name in free & sys.stdlib_module_names if any(_is_module(test, name) for test in tests)}
+    refuse_evaluation(_parse("\n".join(f"import {name}" for name in modules), ""), start, *tests)
     asked = {_name(row, "entry_point")} if "entry_point" in row else free - modules
     if not asked or ("*" in bound and "entry_point" not in row):
         raise TruthError("ground truth has a test_list that does not tell the solution's function: add entry_point")
     setup = "\n".join([*(f"import {name}" for name in sorted(modules)), setup])
-    return FunctionTests({name: name for name in asked}, setup=setup, units=tuple(map(_counted, tests)))
+    return FunctionTests({name: name for name in asked}, setup=setup, units=units(tests, start, asked))
 
 
 def _stdio(row: dict) -> StdioTests:
@@ -217,37 +224,7 @@ def _free(tree: ast.Module) -> set[str]:
     return used - _bound(tree) - set(dir(builtins)) - {"__name__"}
 
 
-def _refuse_evaluation(tree: ast.Module) -> None:
-    """A test that evaluates what the solution returned would run it where the verdict is made."""
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    if found := names & {"eval", "exec", "compile", "__import__"}:
-        raise TruthError(f"ground truth has a test that uses {sorted(found)}: write what it should compare instead")
-
-
 def _is_module(tree: ast.Module, name: str) -> bool:
     """Whether a name is used as in ``math.pi``."""
     owners = (node.value for node in ast.walk(tree) if isinstance(node, ast.Attribute))
     return any(isinstance(owner, ast.Name) and owner.id == name for owner in owners)
-
-
-class _Counting(ast.NodeTransformer):
-    """Rewrites each assert so that it is counted and the next one runs whatever it says.
-
-    ``assert True``, a placeholder in many data sets, goes: it is no check.
-    """
-
-    def visit_Assert(self, node: ast.Assert) -> ast.AST:
-        if isinstance(node.test, ast.Constant) and node.test.value:
-            return ast.Pass()
-        counted = ast.parse(
-            "try:\n pass\nexcept BaseException as __error__:\n __ledger__.fail(__error__)\nelse:\n __ledger__.ok()"
-        )
-        attempt = counted.body[0]
-        assert isinstance(attempt, ast.Try)
-        attempt.body = [node]
-        return attempt
-
-
-def _counted(tree: ast.Module) -> str:
-    rewritten = _Counting().visit(tree)
-    return ast.unparse(ast.fix_missing_locations(rewritten))

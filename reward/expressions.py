@@ -7,17 +7,21 @@ words. What remains, expressions with symbols, roots or functions, goes to ``equ
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from verl_rsim.reward.choices import option, truth_value
+from verl_rsim.reward.names import name_of, names_agree, stated, unnamed
 from verl_rsim.reward.notation import enclosed, split, squash, unwrap, words
-from verl_rsim.reward.quantity import quantity, same_number
+from verl_rsim.reward.quantity import Quantity, quantity, same_number
 from verl_rsim.reward.units import unit_of
 
 Equal = Callable[[str, str, float], bool]
 """Whether two expressions are equal, up to a relative tolerance (0: exactly): math-verify in a worker."""
 
+MAX_PAIRED = 20
+"""So many members without an identical partner are compared pair by pair in the caller; more are left to a worker."""
 _NOTHING = frozenset(
     {
         r"\emptyset",
@@ -38,12 +42,10 @@ _DATE = re.compile(
 )
 _WORDS = re.compile(r"(?:\\text\{[^{}]*\}|[A-Za-z' -])+")
 _BARE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{4,}")
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _FUNCTION_NAMES = "sqrt sinh cosh tanh asin acos atan arcsin arccos arctan frac text"
 _FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
-_NAME = re.compile(
-    r"((?:\\text\{[^{}]*\}|\\[A-Za-z]+(?![A-Za-z])|[A-Za-z|°' ]|_(?:\{\w+\}|\w)|\^\{-1\}|\(\w(?:, ?\w)*\))+)"
-    r"(?:=|\\in )\s*"
-)
+_SAID = re.compile(r"\\text\{([^{}]*)\}")
 _OPERATION = re.compile(r"\\(?:int|sum|prod|lim|binom|gcd|lcm|det|max|min)(?![A-Za-z])|!|\\frac\{d\}")
 _MODULUS = re.compile(r"\s*\\(?:pmod|bmod|mod)\s*\{?\s*(\d+)\s*\}?$")
 _BASE = re.compile(r"([0-9A-F]+)_\{?(\d+)\}?")
@@ -51,12 +53,11 @@ _BASE = re.compile(r"([0-9A-F]+)_\{?(\d+)\}?")
 
 def same_expression(given: str, wanted: str, equal: Equal) -> bool:
     """Whether two tidied answers are the same; raises what ``equal`` raises."""
-    given = given.split("\\approx")[0].strip() or given  # what is said to be about something is what is said
+    given = stated(given)
     if given == wanted:
         return True
-    if (number := quantity(unnamed(wanted))) is not None:
-        answer = quantity(unnamed(unwrap_set(given)))
-        return answer is not None and _names_agree(given, wanted) and same_number(answer, number)
+    if (verdict := same_quantity(given, wanted)) is not None:
+        return verdict
     if (verdict := _same_words(given, wanted)) is not None:
         return verdict
     if squash(given) == squash(wanted):
@@ -67,14 +68,30 @@ def same_expression(given: str, wanted: str, equal: Equal) -> bool:
     return _same_formula(given, wanted, equal)
 
 
+def same_quantity(given: str, wanted: str, is_number: bool = False) -> bool | None:
+    """Whether a tidied answer is the wanted number with its unit; None if none is wanted.
+
+    Args:
+        is_number: the truth is known to be one, so that a letter behind it is a unit and no variable.
+    """
+    given = stated(given)
+    number, answer = quantity(unnamed(wanted)), quantity(unnamed(unwrap_set(given)))
+    if number is None or not (is_number or number.clear or (answer and answer.clear and answer.unit == number.unit)):
+        return None
+    number = replace(number, clear=True)
+    return answer is not None and names_agree(given, wanted) and same_number(answer, number)
+
+
 def _same_words(given: str, wanted: str) -> bool | None:
     if words(wanted) in _NOTHING:
         return words(given) in _NOTHING
     if truth_value(wanted) is not None:
         return truth_value(given) is truth_value(wanted)
+    if len(given) == len(wanted) == 1:
+        return given == wanted if wanted.isalpha() and given.isalpha() else None  # a variable has its case
     if (letter := option(wanted)) is not None and option(given) is not None:
         return option(given) == letter
-    if _DATE.fullmatch(wanted) or (("\\text{" in wanted or _BARE.search(wanted)) and _WORDS.fullmatch(wanted)):
+    if _DATE.fullmatch(wanted) or (("\\text{" in wanted or _WORD.search(wanted)) and _WORDS.fullmatch(wanted)):
         return words(given) == words(wanted) or (letter is not None and option(given) == letter)
     return None
 
@@ -82,17 +99,6 @@ def _same_words(given: str, wanted: str) -> bool | None:
 def unwrap_set(text: str) -> str:
     """``\\{5\\}`` as ``5``: the only element of a set is the answer."""
     return text[2:-2].strip() if text.startswith("\\{") and text.endswith("\\}") else text
-
-
-def unnamed(text: str) -> str:
-    """``x = 5`` as ``5``; the left side must be a name, not an expression."""
-    name = _NAME.match(text)
-    return text[name.end() :] if name else text
-
-
-def _names_agree(given: str, wanted: str) -> bool:
-    left, right = _NAME.match(given), _NAME.match(wanted)
-    return left is None or right is None or squash(left.group(1)) == squash(right.group(1))
 
 
 # -- lists, sets and tuples -----------------------------------------------------------------------------------------
@@ -149,7 +155,10 @@ def _same_list(given: str, wanted: str, equal: Equal) -> bool | None:
     found = _collection(given)
     if found and found.opening != "\\{":
         return False
-    return _any_order(found.members if found else parts(given), members, equal)
+    answers = found.members if found else parts(given)
+    if len({name_of(member) for member in members}) > 1 and not all(name_of(answer) for answer in answers):
+        return _in_order(answers, members, equal)  # of several unknowns, and does not say which is which
+    return _any_order(answers, members, equal)
 
 
 def _same_collection(given: str, wanted: str, equal: Equal) -> bool | None:
@@ -175,13 +184,33 @@ def _in_order(given: Sequence[str], wanted: Sequence[str], equal: Equal) -> bool
 def _any_order(given: Sequence[str], wanted: Sequence[str], equal: Equal) -> bool:
     if len(given) != len(wanted):
         return False
-    left = list(given)
-    for target in wanted:
+    given_counts, wanted_counts = (Counter(map(_exactly, members)) for members in (given, wanted))
+    left, targets = _surplus(given, given_counts & wanted_counts), _surplus(wanted, given_counts & wanted_counts)
+    if len(targets) > MAX_PAIRED:
+        equal(left[0], targets[0], 0.0)  # so that the quadratic rest is done where time is bounded
+    for target in targets:
         match = next((member for member in left if same_expression(member, target, equal)), None)
         if match is None:
             return False
         left.remove(match)
     return True
+
+
+def _exactly(member: str) -> Quantity | str:
+    number = quantity(member)
+    return member if number is None or not number.clear else number
+
+
+def _surplus(members: Sequence[str], matched: Counter[Quantity | str]) -> list[str]:
+    """The members without those that have an identical partner."""
+    matched = matched.copy()
+    rest = []
+    for member in members:
+        if matched[key := _exactly(member)] > 0:
+            matched[key] -= 1
+        else:
+            rest.append(member)
+    return rest
 
 
 # -- intervals ------------------------------------------------------------------------------------------------------
@@ -214,10 +243,9 @@ def _region(text: str) -> tuple[str, list[str]] | None:
         pieces = [_from_inequality(piece) for piece in split(text, _OR)]
         names = {piece[0] for piece in pieces if piece}
         return (names.pop(), [piece[1] for piece in pieces if piece]) if all(pieces) and len(names) == 1 else None
-    name = _NAME.match(text)
-    pieces_of_union = split(text[name.end() :] if name else text, _UNION)
+    pieces_of_union = split(unnamed(text), _UNION)
     brackets = all(_collection(piece) for piece in pieces_of_union)
-    return (name.group(1).strip() if name else "", pieces_of_union) if brackets else None
+    return (name_of(text) or "", pieces_of_union) if brackets else None
 
 
 def _from_inequality(text: str) -> tuple[str, str] | None:
@@ -273,20 +301,24 @@ def _same_in_base(given: str, wanted: str, equal: Equal) -> bool | None:
     if target is None:
         return None
     found = _BASE.fullmatch(squash(given))
-    return found.groups() == target.groups() if found else squash(given) == target.group(1)
+    if found or target.group(1).isalpha():  # A_1 is a name
+        return found is not None and found.groups() == target.groups()
+    return squash(given) == target.group(1)
 
 
 def _same_formula(given: str, wanted: str, equal: Equal) -> bool:
     if set(_OPERATION.findall(given)) - set(_OPERATION.findall(wanted)):
         return False  # an integral or a sum that has yet to be worked out
     (formula, unit), (target, wanted_unit) = _without_unit(unnamed(given)), _without_unit(unnamed(wanted))
+    if [words(said) for said in _SAID.findall(formula)] != [words(said) for said in _SAID.findall(target)]:
+        return False  # math-verify passes over it
     if any(word not in _FUNCTIONS and word not in wanted for word in _BARE.findall(formula)):
         return False  # prose; letters of a word are no product
     if "=" in formula or "=" in target:
         return "=" in given and "=" in wanted and equal(given, wanted, 0.0)
     if unit and wanted_unit and unit != wanted_unit:
         return False
-    return _names_agree(given, wanted) and (formula == target or equal(formula, target, 0.0))
+    return names_agree(given, wanted) and (formula == target or equal(formula, target, 0.0))
 
 
 def _without_unit(text: str) -> tuple[str, str]:
@@ -295,4 +327,4 @@ def _without_unit(text: str) -> tuple[str, str]:
         return text[: modulus.start()], modulus.group(1)
     start = text.find("\\text{", 1)
     unit = unit_of(text[start:]) if start > 0 else None
-    return (text[:start].strip(), unit) if unit else (text, "")
+    return (text[:start].strip(), unit.name) if unit else (text, "")

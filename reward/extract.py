@@ -1,13 +1,16 @@
 """The answer that a text states. Linear in the text's length; what the answer means is not decided here.
 
-The order is: the last complete ``\\boxed``, else the last ``####``, else the last "answer is", else what the type of
+The order is: the last complete ``\\boxed``, else the last ``####`` or "answer is", else what the type of
 the answer allows: the last number, the last option letter or the last line. Several boxes are one answer, the last.
 """
 
 from __future__ import annotations
 
 import re
+from collections import deque
 from enum import Enum
+
+from verl_rsim.reward.nouns import LEADS
 
 MAX_BOX_CHARS = 10_000
 """A box that is still open after so many characters is not closed for us."""
@@ -87,11 +90,11 @@ def find_answer(text: str, fallback: Fallback = Fallback.NUMBER) -> str | None:
     if (boxed := last_boxed(text)) is not None:
         return boxed or None
     tail = text[-TAIL_CHARS:]
-    if found := _HASHES.findall(tail):
-        return _statement(found[-1])
-    if stated := _ANSWER_IS.findall(tail):
-        same_line, next_line = stated[-1]
-        return _statement(same_line) or _statement(next_line)
+    hashes, statement = _last(_HASHES, tail), _last(_ANSWER_IS, tail)
+    if hashes and (not statement or hashes.start() > statement.start()):
+        return _statement(hashes.group(1))
+    if statement:
+        return _statement(statement.group(1)) or _statement(statement.group(2) or "")
     if fallback is Fallback.LINE:
         lines = tail.strip().splitlines()
         return _statement(lines[-1]) if lines else None
@@ -100,6 +103,10 @@ def find_answer(text: str, fallback: Fallback = Fallback.NUMBER) -> str | None:
         return "".join(options[-1]) if options else None
     numbers = _NUMBER.findall(tail)
     return numbers[-1].rstrip(",") if numbers else None
+
+
+def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    return deque(pattern.finditer(text), maxlen=1)[0] if pattern.search(text) else None
 
 
 def _statement(line: str) -> str | None:
@@ -116,5 +123,13 @@ def _statement(line: str) -> str | None:
     words = words.replace("**", "").strip().rstrip(".,;:").strip()
     if words and len(found := _NUMBER.findall(words)) == 1 and not re.search(r"[\\=+^{}<>]|\b(?:or|not)\b", words):
         start = words.index(found[0])
-        return words[start:] if re.fullmatch(r"[A-Za-z ,']*", words[:start]) else words
+        return words[start:] if _leads(words[:start]) else words
     return words or None
+
+
+def _leads(words: str) -> bool:
+    """Whether words before a number leave it as it is: "the total cost," but not "twice" or "the square root of"."""
+    if not re.fullmatch(r"[A-Za-z ,:']*", words):
+        return False
+    names = re.findall(r"[A-Za-z]+(?='s\b)?", words.replace("'s", ""))
+    return all(len(name) == 1 or name.lower() in LEADS for name in names)

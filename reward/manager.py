@@ -12,24 +12,20 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from fnmatch import fnmatchcase
 from typing import Any
 
 from omegaconf import OmegaConf
 from verl import DataProto
 from verl.experimental.reward_loop.reward_manager import register
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
-from verl_rsim.reward.answers import AnswerType
 from verl_rsim.reward.code_score import CodeScorer
 from verl_rsim.reward.math_score import MathScorer
-from verl_rsim.reward.sandbox import Sandbox, SandboxError, SandboxLimits
+from verl_rsim.reward.sandbox import Sandbox, SandboxError
+from verl_rsim.reward.scorer import is_coding_task, make_math_scorer, make_sandbox
 from verl_rsim.reward.verdict import TruthError, Verdict
 
 from verl_rsim.errors import ConfigError
 from verl_rsim.settings import ScoringConfig, parse_scoring
-
-CODE_SOURCES = ("*humaneval*", "*mbpp*", "codecontests", "apps", "codeforces", "taco")
-"""``data_source`` patterns of coding tasks; rows with ``ability: code`` are coding tasks whatever their source."""
 
 
 def build_sandbox(config: Any) -> Sandbox:
@@ -41,27 +37,13 @@ def build_sandbox(config: Any) -> Sandbox:
     Raises:
         ConfigError, SandboxError: it cannot work here; the message says what to do.
     """
-    scoring = scoring_of(config)
-    limits = SandboxLimits(
-        wall_seconds=scoring.code_seconds,
-        cpu_seconds=max(1, round(scoring.code_seconds)),
-        memory_bytes=scoring.code_memory_mb << 20,
-    )
-    url = OmegaConf.select(config, "reward.sandbox_fusion.url") if scoring.sandbox == "fusion" else None
-    if scoring.sandbox == "fusion" and not url:
-        raise ConfigError("reward.sandbox_fusion.url", url, "rsim.scoring.sandbox=fusion needs the service's URL")
-    return Sandbox.create(scoring.sandbox, limits, url)
+    return make_sandbox(scoring_of(config), OmegaConf.select(config, "reward.sandbox_fusion.url"))
 
 
 def scoring_of(config: Any) -> ScoringConfig:
     """The validated block ``rsim.scoring`` of a configuration, the defaults where it has none."""
     block = OmegaConf.select(config, "rsim.scoring")
     return parse_scoring(OmegaConf.to_container(block, resolve=True) if block is not None else {})
-
-
-def is_coding_task(data_source: str, ability: str | None) -> bool:
-    """Whether a row is a coding task."""
-    return ability == "code" or any(fnmatchcase(data_source.lower(), pattern) for pattern in CODE_SOURCES)
 
 
 class Lane:
@@ -170,9 +152,7 @@ class RsimRewardManager(RewardManagerBase):
         return is_coding_task(source, ability)
 
     def _math_scorer(self) -> MathScorer:
-        scoring = self.scoring
-        types = {source: AnswerType(kind) for source, kind in scoring.answer_types.items()}
-        return MathScorer(scoring.workers, scoring.math_seconds, types, scoring.tolerance)
+        return make_math_scorer(self.scoring)
 
     def _code_scorer(self) -> CodeScorer:
         return CodeScorer(build_sandbox(self.config), self.scoring.workers)

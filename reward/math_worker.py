@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-from verl_rsim.reward.answers import AnswerType, judge
+from verl_rsim.reward.answers import NEAR_ZERO, AnswerType, judge
 from verl_rsim.reward.worker_pool import work
 
 CACHED_EXPRESSIONS = 4096
@@ -20,6 +21,7 @@ e^{-2t}; |x-1|; 2^{n+1}; x \leq 3; x<-1; (1,2); [1,\infty); \{1,2\}; \begin{pmat
 \mathbb{R}; \emptyset; \vec{a}; \overline{AB}
 """
 """Typical expressions: antlr builds its automata and sympy its caches as they meet grammar, and forks inherit both."""
+_SEVERAL = re.compile(r"\$|\\f?boxed|(?<!\\)\\[()\[\]]|[\r\n]")
 _POINTS = ("0.7391", "1.6180", "2.2367")
 
 
@@ -41,6 +43,8 @@ def parsed(expression: str) -> Any:
     from math_verify import LatexExtractionConfig, parse
     from sympy import Expr, I
 
+    if _SEVERAL.search(expression):
+        return None  # math-verify would read the last formula and drop the others
     # No time-outs: math-verify's are signals that its own code swallows; the worker is killed instead.
     found = parse(f"${expression}$", [LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None)
     if not found or not isinstance(found[0], Expr):
@@ -62,7 +66,7 @@ def equal(given: str, wanted: str, tolerance: float) -> bool:
         value, target = float(answer.evalf()), float(truth.evalf())
     except (TypeError, AttributeError):  # not a real number
         return False
-    return abs(value - target) <= tolerance * abs(target)
+    return abs(value - target) <= (tolerance * abs(target) if target else float(NEAR_ZERO))
 
 
 def differ(answer: Any, truth: Any) -> bool:
@@ -81,7 +85,8 @@ def differ(answer: Any, truth: Any) -> bool:
             value, target = (complex(expression.evalf(20, subs=at)) for expression in (answer, truth))
         except (TypeError, ValueError, OverflowError, ArithmeticError, NotImplementedError):  # no value here
             return False
-        if abs(value - target) > 1e-4 * max(1.0, abs(target)):
+        # Relative, as math-verify rounds to six decimals: all constants below 5e-7 are 0 to it.
+        if abs(value - target) > 1e-5 * max(abs(value), abs(target)) + (1e-12 if symbols else 1e-60):
             return True
     return False
 

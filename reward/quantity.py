@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from verl_rsim.reward.notation import unwrap
-from verl_rsim.reward.units import unit_of
+from verl_rsim.reward.number_words import spelled_number
+from verl_rsim.reward.units import Unit, unit_of
 
 MAX_EXPONENT = 400
+MAX_DIGITS = 4000
+"""Python refuses integers of more than 4300; so does nobody's answer need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,8 @@ class Quantity:
         percent: whether it carries a percent sign.
         divided: whether it is written as a fraction or a mixed number.
         currency, unit: in one spelling, "" if there is none.
+        clear: whether the unit can be nothing else, such as a product of variables.
+        known: whether it is on our lists.
     """
 
     numeral: Fraction
@@ -35,6 +40,8 @@ class Quantity:
     divided: bool = False
     currency: str = ""
     unit: str = ""
+    clear: bool = True
+    known: bool = True
 
     @property
     def value(self) -> Fraction:
@@ -77,32 +84,18 @@ _CURRENCY = re.compile(r"(US\$|USD|EUR|GBP|Rs\.?|[$€£¥₹])\s*", re.IGNORECA
 _SCALE = re.compile(r"\s*(?:\\text\{\s*)?(hundred|thousand|million|billion|trillion|dozen)s?\b\s*\}?", re.IGNORECASE)
 _SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _PERCENT = re.compile(r"\s*(?:%|\\text\{\s*(?:%|percent|pct)\s*\}|(?:percent|per cent|pct)\b)", re.IGNORECASE)
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-)
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-_WORDS = {
-    **{word: number for number, word in enumerate(_ONES.split())},
-    **{word: 20 + 10 * place for place, word in enumerate(_TENS.split())},
-    **{
-        f"{ten}-{_ONES.split()[one]}": 20 + 10 * place + one
-        for place, ten in enumerate(_TENS.split())
-        for one in range(1, 10)
-    },
-}
 
 
 def quantity(text: str) -> Quantity | None:
     """The number a text consists of, with its unit; None if it is anything else."""
+    if len(text) > MAX_DIGITS:
+        return None
     text = _APPROXIMATELY.sub("", text, count=1)
     if "," not in text:
         text = unwrap(text, "(", ")")
     if text[:1].isalpha() or text.startswith("\\text{"):
         text = _WHOLE_TEXT.sub(r"\1", text).strip()
-        word, _, after = text.lower().partition(" ")
-        if word in _WORDS:
-            text = f"{_WORDS[word]} {after}".strip()
+        text = spelled_number(text) or text
     sign, position = _sign(text, 0)
     currency = ""
     if symbol := _CURRENCY.match(text, position):
@@ -113,12 +106,13 @@ def quantity(text: str) -> Quantity | None:
         if found := pattern.match(text, position):
             number = _value(name, found)
             if number is not None and (rest := _suffix(text[found.end() :])) is not None:
-                scale, percent, unit = rest
+                unit = rest.unit.name
                 money, _, per = unit.partition(" ")
                 if money in _CURRENCIES and not currency:
                     currency, unit = _CURRENCIES[money], per
                 divided = name in ("mixed", "fraction", "short", "slash")
-                return Quantity(sign * number, scale, percent, divided, currency, unit)
+                clear, known = rest.unit.clear or not unit, rest.unit.known
+                return Quantity(sign * number, rest.scale, rest.percent, divided, currency, unit, clear, known)
     return None
 
 
@@ -147,42 +141,54 @@ def _value(form: str, found: re.Match[str]) -> Fraction | None:
     return ratio
 
 
-def _suffix(rest: str) -> tuple[int, bool, str] | None:
-    """What follows the number as (scale, percent, unit); None if it is no suffix of a number."""
+@dataclass(frozen=True, slots=True)
+class _Suffix:
+    scale: int
+    percent: bool
+    unit: Unit
+
+
+def _suffix(rest: str) -> _Suffix | None:
+    """What follows the number; None if it is no suffix of a number."""
     scale, percent = 1, False
     if found := _SCALE.match(rest):
         scale, rest = _SCALES[found.group(1).lower()], rest[found.end() :]
     if found := _PERCENT.match(rest):
         percent, rest = True, rest[found.end() :]
-    if not rest.strip():
-        return scale, percent, ""
-    unit = unit_of(rest)
-    return None if unit is None else (scale, percent, unit)
+    unit = unit_of(rest) if rest.strip() else Unit("", clear=True, known=True)
+    return None if unit is None else _Suffix(scale, percent, unit)
 
 
 def same_number(given: Quantity, wanted: Quantity) -> bool:
-    """Whether an answer is the wanted number, in a form as simple; a decimal for 1/3 needs six right places.
+    """Whether an answer is the wanted number, in a form as simple; a decimal for 1/3 needs six right digits.
 
     A percent sign is a unit: 30% is right for 30; 30, and 0.3, for 30%; 500% is wrong for 5 and 30% for 0.3.
     """
-    if not units_agree(given, wanted):
-        return False
-    if given.divided and not (wanted.divided or wanted.percent) and wanted.numeral.denominator == 1:
+    if not forms_agree(given, wanted):
         return False
     if given.percent or wanted.percent:
         return given.numeral == wanted.numeral or (not given.percent and given.value == wanted.value)
     if given.value == wanted.value:
         return True
     rounded = not given.divided and not _terminates(wanted.value)
-    return rounded and abs(given.value - wanted.value) < Fraction(1, 10**6)
+    return rounded and abs(given.value - wanted.value) <= Fraction(1, 10**6) * min(Fraction(1), abs(wanted.value))
+
+
+def forms_agree(given: Quantity, wanted: Quantity) -> bool:
+    """Whether the units agree, and a whole number is not given as a division that is left to do."""
+    whole = wanted.numeral.denominator == 1 and not (wanted.divided or wanted.percent)
+    return units_agree(given, wanted) and not (given.divided and whole)
 
 
 def units_agree(given: Quantity, wanted: Quantity) -> bool:
-    """Whether the given unit is the wanted one, or one of the two has none; nothing is converted."""
+    """Whether the given unit is the wanted one, or one of the two has none; nothing is converted.
+
+    A unit that the truth lacks must be known, and clear.
+    """
     if wanted.percent:
         return given.percent or not (given.unit or given.currency)
     if not (wanted.unit or wanted.currency):
-        return True
+        return given.clear and given.known
     return not given.percent and given.currency in ("", wanted.currency) and given.unit in ("", wanted.unit)
 
 

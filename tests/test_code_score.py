@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from verl_rsim.reward.code_inside import dump, load, same
 from verl_rsim.reward.code_score import CodeScorer, extract_code, same_output
-from verl_rsim.reward.code_truth import check_truth
+from verl_rsim.reward.code_truth import parse_truth
 from verl_rsim.reward.sandbox import Sandbox, SandboxError, SandboxLimits
 from verl_rsim.reward.verdict import TruthError
 
@@ -53,6 +53,8 @@ OUTPUTS = [
     ("0.3333333", "0.33333333333", True),
     ("0.5", "0.6", False),
     ("1e-3", "0.001", True),
+    ("0.0000000001", "0", False),
+    ("0.0", "1e-12", True),
     ("3", "3.0", False),
     ("3.0", "3", True),
     ("10000000", "10000001", False),
@@ -76,6 +78,9 @@ SAME = [
     ({"1": [2]}, {1: (2,)}, True),
     ({"a": 1}, {"a": 1, "b": 2}, False),
     (0.1, 0.1 + 1e-9, True),
+    (1e-12, 0, False),
+    (1e-12, 1.0000001e-12, True),
+    (0.0, 1e-12, True),
     (1, 1.0, True),
     (1.0, float("inf"), False),
     (float("inf"), float("inf"), True),
@@ -187,6 +192,141 @@ def test_verdicts(scorer: CodeScorer, truth: dict, text: str, reason: str, passe
     assert (verdict.accuracy, verdict.answered) == (float(reason == "right"), reason != "no_answer")
 
 
+HELPER = {
+    "kind": "asserts",
+    "test_setup_code": "def check_eq(given, wanted):\n    assert given == wanted",
+    "test_list": ["check_eq(f(1), 2)", "check_eq(f(2), 3)"],
+}
+UNITTEST = {
+    "kind": "humaneval",
+    "entry_point": "f",
+    "test": (
+        "import unittest\ndef check(candidate):\n    case = unittest.TestCase()\n"
+        "    case.assertEqual(candidate(1), 2)\n"
+        "    with case.assertRaises(ValueError):\n        candidate(-1)\n"
+    ),
+}
+MUST_RAISE = {
+    "kind": "asserts",
+    "test_list": ["try:\n    f(-1)\nexcept ValueError:\n    pass\nelse:\n    assert False"],
+}
+EACH_MUST_RAISE = {
+    "kind": "asserts",
+    "test_list": [
+        "for x in [-1, -2]:\n    try:\n        f(x)\n        assert False\n    except ValueError:\n        assert True"
+    ],
+}
+IF_RAISE = {"kind": "asserts", "test_list": ["if f(1) != 2:\n    raise AssertionError('no')"]}
+APPROXIMATE = {
+    "kind": "humaneval",
+    "entry_point": "f",
+    "test": (
+        "def assert_near(a, b): assert abs(a - b) < 1\ndef assertion(out, wanted):\n    if out != wanted:\n"
+        "        assert_near(out, wanted)\n    else:\n        assert out == wanted\n"
+        "def check(candidate):\n    for x, y in zip([1, 2], [2.5, 3.5]):\n        assertion(candidate(x), y)\n"
+    ),
+}
+LOOPED = {"kind": "asserts", "test_list": ["for x in f(5):\n    assert x > 0"]}
+IF_ANY = {"kind": "asserts", "test_list": ["r = f(5)\nif r:\n    assert r[0] > 0"]}
+HANDLED = {"kind": "asserts", "test_list": ["try:\n    f(5)\nexcept ValueError as e:\n    assert str(e) == 'low'"]}
+SPLIT = {"kind": "asserts", "test_list": ["x = f(1)", "assert x == 2"]}
+LONG = {
+    "kind": "humaneval",
+    "entry_point": "f",
+    "test": "def check(candidate):\n" + "".join(f"    x = candidate({i})\n    assert x == {i}\n" for i in range(10)),
+}
+RAISING = "def f(x):\n    if x < 0: raise ValueError('low')\n    return x + 1"
+UNITS = [
+    (HELPER, RAISING, "right", 1.0),
+    (HELPER, "def f(x): return 2", "wrong", 0.5),
+    (UNITTEST, RAISING, "right", 1.0),
+    (UNITTEST, "def f(x): return x + 1", "wrong", 0.5),
+    (UNITTEST, "def f(x): return 0", "wrong", 0.0),
+    (MUST_RAISE, RAISING, "right", 1.0),
+    (MUST_RAISE, "def f(x): return 1", "wrong", 0.0),
+    (MUST_RAISE, "def f(x): raise KeyError", "runtime_error", 0.0),
+    (MUST_RAISE, "import os\ndef f(x): os._exit(0)", "crash", 0.0),
+    (EACH_MUST_RAISE, RAISING, "right", 1.0),
+    (EACH_MUST_RAISE, "def f(x):\n    if x < -1: raise ValueError", "wrong", 0.0),
+    (IF_RAISE, RAISING, "right", 1.0),
+    (IF_RAISE, "def f(x): return 1", "wrong", 0.0),
+    (APPROXIMATE, "def f(x): return x + 1.5", "right", 1.0),
+    (APPROXIMATE, "def f(x): return x + 1.25", "right", 1.0),
+    (APPROXIMATE, "def f(x): return x + 9", "wrong", 0.0),
+    (LOOPED, "def f(x): return [1] * x", "right", 1.0),
+    (LOOPED, "def f(x): return [1, 1, 1, -1]", "wrong", 0.75),
+    (LOOPED, "def f(x): return []", "wrong", 0.0),
+    (IF_ANY, "def f(x): return [1]", "right", 1.0),
+    (IF_ANY, "def f(x): return []", "wrong", 0.0),
+    (HANDLED, "def f(x): raise ValueError('low')", "right", 1.0),
+    (HANDLED, "def f(x): return 1", "wrong", 0.0),
+    (SPLIT, "def f(x): return 2", "right", 1.0),
+    (SPLIT, "def f(x): return 1 // 0", "runtime_error", 0.0),
+    (LONG, "def f(x): return x", "right", 1.0),
+    (LONG, "def f(x): return 0", "wrong", 0.1),
+    (LONG, "def f(x): return x // (x < 1)", "runtime_error", 0.0),
+]
+
+
+@pytest.mark.parametrize(("truth", "code", "reason", "passed"), UNITS, ids=[str(i) for i in range(len(UNITS))])
+def test_what_a_unit_shows(scorer: CodeScorer, truth: dict, code: str, reason: str, passed: float):
+    verdict = scorer.score(code, json.dumps(truth))
+    assert (verdict.reason, verdict.parts["passed"]) == (reason, pytest.approx(passed))
+
+
+def test_a_loop_over_the_result_counts_once(scorer: CodeScorer):
+    """Else a long list of what holds would outweigh the asserts that do not."""
+    truth = {"kind": "asserts", "test_list": ["assert len(f(2)) == 2\nfor x in f(2):\n    assert x > 0"]}
+    assert scorer.score("def f(x): return [1] * 1000", json.dumps(truth)).parts["passed"] == 0.5
+
+
+FORGERY = (
+    "def f(x):\n    return \"[setattr(__ledger__, 'passed', 9), setattr(__ledger__, 'fail', lambda e: None),"
+    " [setattr(v.__self__ if hasattr(v, '__self__') else v, 'passed', 9) for v in list(globals().values())]] and 0\""
+)
+EVALUATIONS = [
+    {"test_setup_code": "def run(s): return eval(s)", "test_list": ["assert run(f(1)) == 2", "assert run(f(5)) == 99"]},
+    {"test_imports": ["import builtins"], "test_list": ["assert builtins.eval(f(1)) == 2"]},
+    {"test_list": ["assert builtins.eval(f(1)) == 2"]},
+    {"test_list": ["assert pickle.loads(f(1)) == 2"]},
+    {"test_imports": ["from builtins import eval as run"], "test_list": ["assert run(f(1)) == 2"]},
+    {
+        "test_imports": ["import importlib as i"],
+        "test_list": ["assert i.import_module(f(1)).x == 2"],
+        "entry_point": "f",
+    },
+    {"test_imports": ["from sympy import *"], "test_list": ["assert simplify(f(1)) == 2"], "entry_point": "f"},
+    {"test_imports": ["from x.y import sympify as s"], "test_list": ["assert s(f(1)) == 2"]},
+    {"test_list": ["assert getattr(__builtins__, 'ev' + 'al')(f(1)) == 2"]},
+    {"test_list": ["assert globals()['__builtins__']['eval'](f(1)) == 2"]},
+    {"test_list": ["assert getattr(o, f(1))() == 2"], "entry_point": "f"},
+]
+
+
+@pytest.mark.parametrize("tests", EVALUATIONS, ids=[str(i) for i in range(len(EVALUATIONS))])
+def test_tests_that_evaluate_what_is_returned_are_refused(scorer: CodeScorer, tests: dict):
+    with pytest.raises(TruthError, match="has a test that uses"):
+        scorer.score(FORGERY, json.dumps({"kind": "asserts", **tests}))
+
+
+def test_prompts_that_evaluate_for_the_tests_are_refused(scorer: CodeScorer):
+    prompt = "def run(s): return eval(s)\ndef f(x):\n"
+    truth = {"kind": "humaneval", "entry_point": "f", "prompt": prompt, "test": "def check(c): assert run(c(1)) == 2"}
+    with pytest.raises(TruthError, match="eval"):
+        scorer.score(FORGERY, json.dumps(truth))
+
+
+def test_evaluation_in_disguise_is_refused_as_it_happens(scorer: CodeScorer):
+    setup = "import sys\nrun = vars(sys.modules['__main__'])['_check'].__class__ and [e for n, e in vars().items()]"
+    truth = {"test_setup_code": f"{setup}[1]['ev' + 'al']", "test_list": ["assert run(f(1)) == 0"]}
+    with pytest.raises(TruthError, match="they evaluate text"):
+        scorer.score(FORGERY, json.dumps({"kind": "asserts", **truth}))
+
+
+def test_regular_expressions_are_no_evaluation():
+    parse_truth('{"kind": "asserts", "test_list": ["assert re.compile(f(1)).match(\'x\')"]}')
+
+
 BROKEN = [
     ("nonsense", "not JSON"),
     ("[]", "one JSON object"),
@@ -200,6 +340,20 @@ BROKEN = [
     ('{"kind": "asserts", "test_list": ["assert sum([1]) == 1"]}', "add entry_point"),
     ('{"kind": "asserts", "test_list": [1]}', "list of strings"),
     ('{"kind": "asserts", "test_list": ["assert eval(f(1)) == 1"]}', "eval"),
+    ('{"kind": "asserts", "test_list": ["f(1)", "x = f(2)"]}', "cannot fail"),
+    ('{"kind": "asserts", "test_list": ["assert True", "print(f(1))"]}', "cannot fail"),
+    ('{"kind": "asserts", "test_list": ["a = [2, 1]\\nf(a)\\nassert a == [1, 2]"]}', "passed as a copy"),
+    (
+        '{"kind": "asserts", "test_list": ["a = [2, 1]\\nr = f(a)\\nassert r is None\\nassert a == [1, 2]"]}',
+        "as a copy",
+    ),
+    ('{"kind": "asserts", "test_list": ["a = [2, 1]", "f(a)", "assert a == [1, 2]"]}', "passed as a copy"),
+    ('{"kind": "asserts", "test_list": ["for x in f(5):\\n if x < 0: assert False"]}', "only in a loop"),
+    ('{"kind": "asserts", "test_list": ["r = list(f(5))\\nwhile r:\\n if r.pop() < 0: raise Exception"]}', "in a loop"),
+    (
+        '{"kind": "asserts", "test_list": ["try: r = f(5)\\nexcept Exception: pass\\nelse: assert r == 3"]}',
+        "else of a try",
+    ),
     ('{"inputs": ["1"], "outputs": []}', "outputs"),
     ('{"inputs": ["1"], "outputs": ["1", "2"]}', "1 inputs, 2 outputs"),
     ('{"inputs": [1], "outputs": ["1"]}', "no text"),
@@ -212,7 +366,7 @@ BROKEN = [
 @pytest.mark.parametrize(("truth", "message"), BROKEN, ids=[message for _, message in BROKEN])
 def test_broken_tests_are_reported_when_data_is_prepared(truth: str, message: str):
     with pytest.raises(TruthError, match=message):
-        check_truth(truth)
+        parse_truth(truth)
 
 
 @pytest.mark.parametrize(

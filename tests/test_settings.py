@@ -34,6 +34,9 @@ def test_the_yaml_and_the_dataclass_have_the_same_defaults():
         ({"step_delimiter": ""}, "rsim.step_delimiter"),
         ({"max_failed_share": 2.0}, "rsim.max_failed_share"),
         ({"watchdog": {"stall_seconds": 0.0}}, "rsim.watchdog.stall_seconds"),
+        ({"episode_log": {"train_share": 1.5}}, "rsim.episode_log.train_share"),
+        ({"episode_log": {"folder": 3}}, "rsim.episode_log.folder"),
+        ({"episode_log": {"max_file_mb": 0}}, "rsim.episode_log.max_file_mb"),
     ],
 )
 def test_bad_settings_are_refused_by_key(block, key):

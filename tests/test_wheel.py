@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PLACES = {"verl_rsim": "verl_rsim", "reward": "verl_rsim/reward", "recipes": "verl_rsim/recipes"}
-SUFFIXES = {".py", ".yaml", ".md", ".html", ".json"}
+SUFFIXES = {".py", ".yaml", ".md", ".html", ".css", ".js", ".json"}
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,10 @@ from typing import Annotated
 import typer
 
 from verl_rsim.errors import RsimError
+from verl_rsim.evaluate.cli import mount
+from verl_rsim.folders import HOME, home
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a planner and a reasoner with verl.")
-
-HOME = "RSIM_HOME"
-
-
-def home() -> Path:
-    """Where data, models and runs lie: ``$RSIM_HOME``, else ``.rsim`` in the current folder."""
-    return Path(os.environ.get(HOME, ".rsim")).absolute()
 
 
 @app.command("prepare-data")
@@ -117,6 +112,46 @@ def summary(
     from verl_rsim.summary import print_summary
 
     print_summary(metrics)
+
+
+@app.command()
+def replay(
+    path: Annotated[Path, typer.Argument(help="An episode file, or a run's folder")],
+    step: Annotated[int | None, typer.Option(help="Of training")] = None,
+    wrong: Annotated[bool, typer.Option("--wrong", help="Only wrong answers")] = False,
+    strategy: Annotated[str | None, typer.Option(help="A strategy that was used, e.g. self_reflection")] = None,
+    stop: Annotated[str | None, typer.Option(help="Why it ended, e.g. max_turns")] = None,
+    search: Annotated[str | None, typer.Option(help="Text in question, steps or ground truth")] = None,
+) -> None:
+    """Show logged episodes in the terminal."""
+    from rich.console import Console
+
+    from verl_rsim import replay as shown
+    from verl_rsim.episode_log import read_log
+
+    wanted = shown.Filter(step, wrong, strategy, stop, search)
+    if not shown.replay(read_log(path), wanted, Console()):
+        typer.echo("No episode passes these filters.", err=True)
+
+
+@app.command()
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="The run's folder (trainer.default_local_dir)")],
+    metrics: Annotated[
+        Path | None, typer.Option(help="The .jsonl that verl's file logger wrote; default: found")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File; default: report.html in the run's folder")] = None,
+    formats: Annotated[str, typer.Option("--format", help="Some of html,md,png,csv")] = "html",
+) -> None:
+    """Write what a run did as one file: curves, strategies, every logged episode."""
+    from rich.console import Console
+
+    from verl_rsim.report.write import write_report
+
+    write_report(run_dir, metrics, out, formats.split(","), home(), Console(stderr=True))
+
+
+mount(app)
 
 
 def main() -> None:

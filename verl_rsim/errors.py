@@ -29,3 +29,7 @@ class JobDied(RsimError, RuntimeError):
 
 class TrainingCollapsed(RsimError, RuntimeError):
     """An alarm of ``rsim.guard`` whose action is ``stop`` went off."""
+
+
+class EngineError(RsimError, RuntimeError):
+    """A model's engine cannot be started or reached, answers what it must not, or failed while it was used."""

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 MANIFEST = "manifest.json"
+HOME = "RSIM_HOME"
+
+
+def home() -> Path:
+    """Where data, models and runs lie: ``$RSIM_HOME``, else ``.rsim`` in the current folder."""
+    return Path(os.environ.get(HOME, ".rsim")).absolute()
 
 
 def digest(path: Path) -> str:

@@ -7,7 +7,6 @@ is computed from that score here.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from typing import Any
 from uuid import uuid4
@@ -21,8 +20,10 @@ from verl.utils.profiler import simple_timer
 from verl.utils.rollout_trace import rollout_trace_op
 
 from verl_rsim.dialogue import Dialogue, Episode, Generation, Injection, Request, Row, Stop
+from verl_rsim.episodes import EpisodeRecord, is_sampled, question_id, record_of, to_json
 from verl_rsim.prompts import Codec, eos_ids
 from verl_rsim.reward.planner_score import Interaction, PlannerScorer
+from verl_rsim.sampling import sampling_params
 from verl_rsim.settings import RsimConfig, parse_config
 from verl_rsim.strategies import STRATEGIES, count_by_keyword
 
@@ -100,13 +101,7 @@ class ServerSampler:
         self.seconds = 0.0
 
     async def __call__(self, request: Request) -> Generation:
-        sampling = {**self.sampling, "max_tokens": request.max_tokens, "logprobs": True}
-        if request.stop:
-            sampling["stop"] = list(request.stop)
-        if request.allowed_ids is not None:
-            sampling["allowed_token_ids"] = list(request.allowed_ids)
-        if self.seed is not None:
-            sampling["seed"] = _request_seed(self.seed, request)
+        sampling = sampling_params(request, {**self.sampling, "logprobs": True}, self.seed)
         started = time.perf_counter()
         output = await self.client.generate(
             request_id=self.session, prompt_ids=list(request.prompt_ids), sampling_params=sampling
@@ -119,12 +114,6 @@ class ServerSampler:
         if output.num_preempted is not None:
             self.preempted = max(self.preempted, 0) + output.num_preempted
         return Generation(tuple(output.token_ids), tuple(output.log_probs))
-
-
-def _request_seed(seed: str, request: Request) -> int:
-    """A seed for one request that does not depend on when or where it runs."""
-    text = f"{seed}/{request.turn}/{request.prompt_ids}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") >> 1
 
 
 class RsimAgentLoop(AgentLoopBase):
@@ -158,7 +147,32 @@ class RsimAgentLoop(AgentLoopBase):
         ]
         seconds = {"planner": planner.seconds, "reasoner": reasoner.seconds}
         rows[REASONER_ROW].extra_fields["rsim"]["seconds"] = seconds  # the metrics read this row alone
+        if record := self._record(episode, validate, reasoner.versions, kwargs):
+            rows[REASONER_ROW].extra_fields["episode"] = to_json(record)  # TransferQueue takes records apart
         return rows
+
+    def _record(
+        self, episode: Episode, validate: bool, versions: list[int], asked: dict[str, Any]
+    ) -> EpisodeRecord | None:
+        """What the episode log keeps of the interaction; None if it is not sampled."""
+        settings, trainer = self.server_manager.rsim.episode_log, self.config.trainer
+        messages, step, sample = list(asked["raw_prompt"]), int(asked["global_steps"]), int(asked["session_id"])
+        truth = str((asked.get("reward_model") or {}).get("ground_truth", ""))
+        share = 1.0 if validate else settings.train_share
+        if not settings.enabled or not is_sampled(share, question_id(messages, truth), step, sample):
+            return None
+        return record_of(
+            episode,
+            messages,
+            kind="validation" if validate else "train",
+            step=step,
+            sample=sample,
+            truth=truth,
+            data_source=str(asked.get("data_source", "")),
+            uid=str(asked.get("uid", "")),
+            run=f"{trainer.project_name}/{trainer.experiment_name}",
+            weights_version=max(versions, default=None),
+        )
 
     def _planner_sampling(self, reasoner_sampling: dict[str, Any], validate: bool) -> dict[str, Any]:
         """The planner's sampling parameters: those of its own rollout block, in verl's format."""

@@ -107,6 +107,21 @@ class WatchdogConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class EpisodeLogConfig:
+    """Which interactions are kept, and where; see :mod:`verl_rsim.episode_log`."""
+
+    enabled: bool = True
+    train_share: float = 0.1
+    folder: str | None = None
+    max_file_mb: int = 64
+
+    def __post_init__(self):
+        if not 0 <= self.train_share <= 1:
+            raise ConfigError("rsim.episode_log.train_share", self.train_share, "must be a share in [0, 1]")
+        _at_least("rsim.episode_log.max_file_mb", self.max_file_mb, 1)
+
+
+@dataclass(frozen=True, slots=True)
 class RsimConfig:
     """The validated ``rsim`` block."""
 
@@ -128,6 +143,7 @@ class RsimConfig:
     max_failed_share: float = 0.1
     sample_poll_seconds: float = 0.2
     watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
+    episode_log: EpisodeLogConfig = field(default_factory=EpisodeLogConfig)
 
     def __post_init__(self):
         for key in ("max_turns", "max_step_tokens", "max_answer_tokens"):
@@ -220,6 +236,10 @@ def _typed(key: str, value: Any, like: Any) -> Any:
         if not isinstance(value, Mapping):
             raise ConfigError(key, value, "must be a block of settings")
         return dict(value)
+    if like is None:
+        if value is not None and not isinstance(value, str):
+            raise ConfigError(key, value, "must be a string or null")
+        return value
     if isinstance(like, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, float) and not math.isfinite(value):

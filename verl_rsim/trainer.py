@@ -19,6 +19,8 @@ from verl.utils.debug import marked_timer
 
 from verl_rsim import checkpoint, cpu
 from verl_rsim.console import SaidBefore, StepConsole
+from verl_rsim.episode_log import FOLDER, EpisodeLog
+from verl_rsim.episodes import from_json
 from verl_rsim.errors import ConfigError, JobDied, TrainingCollapsed
 from verl_rsim.group_reward import add_group_diversity
 from verl_rsim.guard import Action, Guard
@@ -151,6 +153,8 @@ class RsimTrainer(Policy):
         self.schedule = build_schedule(self.rsim.schedule, self.rsim.weight, self.total_training_steps)
         self.schedule.check_trainable(self.rsim.frozen)
         self._resume()
+        folder = Path(self.rsim.episode_log.folder or self._checkpoint_root / FOLDER)
+        self.episode_log = EpisodeLog(folder.expanduser(), self.global_steps, self.rsim.episode_log.max_file_mb)
 
     def _pools_ready(self) -> None:
         self._planner_set_up = self._set_up_planner()
@@ -194,6 +198,8 @@ class RsimTrainer(Policy):
         if self.rsim.reward.group_diversity:
             add_group_diversity(rows["planner"], rows["reasoner"], episodes, self.rsim.reward.group_diversity)
         metrics |= episode_metrics(episodes)
+        with marked_timer("episode_log", timing_raw):
+            self._log_episodes(episodes)
         metrics["rsim/stage"] = self.schedule.index(self.global_steps)
         metrics |= group_metrics(rows["reasoner"].keys, [e["reward_extra_info"] for e in episodes])
         for policy, weight in ((self.planner, stage.planner_weight), (self, stage.reasoner_weight)):
@@ -270,6 +276,7 @@ class RsimTrainer(Policy):
         self.replay_buffer.episodes = []
         metrics = super()._validate()
         found = episode_metrics(self.replay_buffer.episodes)
+        self._log_episodes(self.replay_buffer.episodes)
         self.watchdog.progress(f"step {self.global_steps}: after validation")
         metrics |= {f"val-{key}": value for key, value in found.items()}
         return SaidBefore(metrics) if self.rsim.console == "summary" else metrics
@@ -292,6 +299,11 @@ class RsimTrainer(Policy):
             policy.global_steps = self.global_steps
             folder = str(Path(rollout_data_dir) / policy.role)
             PPOTrainer._log_rollout_data(policy, self._rows[policy.role], timing_raw, folder)
+
+    def _log_episodes(self, episodes: list[dict[str, Any]]) -> None:
+        """Append those of the interactions that the rollout chose to keep."""
+        kept = [(e["episode"], e["reward_extra_info"]) for e in episodes if "episode" in e]
+        self.episode_log.append(from_json(line).scored(info) for line, info in kept)
 
     def _shutdown_dump_executor(self) -> None:
         for policy in self.policies:

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from verl_rsim.checkpoint import FOLDERS
+from verl_rsim.episode_log import read_log
 
 pytestmark = pytest.mark.e2e
 
@@ -212,6 +213,24 @@ def test_validation_reports_both_roles(whole):
         found = whole.metrics()[step]
         assert {"val-reasoner/acc", "val-planner/reward", "val-rsim/turns", "val-strategy/entropy"} <= set(found)
         assert any(key.startswith("val-core/arithmetic/acc") for key in found)
+
+
+def test_every_interaction_of_a_validation_is_logged(whole, jobs):
+    steps = whole.metrics()
+    found = list(read_log(jobs.folder / "checkpoints"))
+    for step in (0, 4):
+        played = [record for record in found if (record.kind, record.step) == ("validation", step)]
+        assert len(played) == steps[step]["val-rsim/interactions"] == 4
+        assert sum(record.acc for record in played) / 4 == pytest.approx(steps[step]["val-reasoner/acc"], abs=1e-4)
+        assert sum(record.planner_reward for record in played) / 4 == pytest.approx(
+            steps[step]["val-planner/reward"], abs=1e-4
+        )
+        assert {record.weights_version for record in played} == {step}
+        for record in played:
+            assert sum(record.planner_parts.values()) == pytest.approx(record.planner_reward, abs=1e-4)
+            assert all(turn.log_prob < 0 and turn.log_prob_mean < 0 for turn in record.turns)
+    asked = {step: {r.question_id for r in found if (r.kind, r.step) == ("validation", step)} for step in (0, 4)}
+    assert asked[0] == asked[4], "the same questions before and after"
 
 
 def test_the_checkpoint_exports_as_two_models(whole, jobs, tmp_path):

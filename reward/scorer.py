@@ -1,0 +1,93 @@
+"""Scores an answer by what its row says it is: coding tasks by their tests, everything else by its value.
+
+Knows nothing of verl; training's reward managers and the evaluation both score through it.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from functools import cached_property
+
+from verl_rsim.reward.answers import AnswerType
+from verl_rsim.reward.code_score import CodeScorer
+from verl_rsim.reward.math_score import MathScorer
+from verl_rsim.reward.sandbox import Sandbox, SandboxError, SandboxLimits
+from verl_rsim.reward.verdict import Verdict
+
+from verl_rsim.errors import ConfigError
+from verl_rsim.settings import ScoringConfig
+
+CODE_SOURCES = ("*humaneval*", "*mbpp*", "codecontests", "apps", "codeforces", "taco")
+"""``data_source`` patterns of coding tasks; rows with ``ability: code`` are coding tasks whatever their source."""
+
+
+def is_coding_task(data_source: str, ability: str | None) -> bool:
+    """Whether a row is a coding task."""
+    return ability == "code" or any(fnmatchcase(data_source.lower(), pattern) for pattern in CODE_SOURCES)
+
+
+def make_sandbox(scoring: ScoringConfig, fusion_url: str | None) -> Sandbox:
+    """The sandbox of a block ``rsim.scoring``; it has run one program when this returns.
+
+    Args:
+        fusion_url: of the sandbox service, where ``scoring.sandbox`` is "fusion".
+
+    Raises:
+        ConfigError, SandboxError: it cannot work here; the message says what to do.
+    """
+    limits = SandboxLimits(
+        wall_seconds=scoring.code_seconds,
+        cpu_seconds=max(1, round(scoring.code_seconds)),
+        memory_bytes=scoring.code_memory_mb << 20,
+    )
+    url = fusion_url if scoring.sandbox == "fusion" else None
+    if scoring.sandbox == "fusion" and not url:
+        raise ConfigError("reward.sandbox_fusion.url", url, "rsim.scoring.sandbox=fusion needs the service's URL")
+    return Sandbox.create(scoring.sandbox, limits, url)
+
+
+def make_math_scorer(scoring: ScoringConfig) -> MathScorer:
+    """The scorer of answers of a block ``rsim.scoring``."""
+    types = {source: AnswerType(kind) for source, kind in scoring.answer_types.items()}
+    return MathScorer(scoring.workers, scoring.math_seconds, types, scoring.tolerance)
+
+
+class Scorer:
+    """Both scorers, each started when first needed; thread-safe once started."""
+
+    def __init__(self, scoring: ScoringConfig, fusion_url: str | None = None):
+        self.scoring, self.fusion_url = scoring, fusion_url
+
+    @cached_property
+    def math(self) -> MathScorer:
+        """Scores answers."""
+        return make_math_scorer(self.scoring)
+
+    @cached_property
+    def code(self) -> CodeScorer:
+        """Scores programs.
+
+        Raises:
+            ConfigError, SandboxError: no sandbox works here.
+        """
+        return CodeScorer(make_sandbox(self.scoring, self.fusion_url), self.scoring.workers)
+
+    def score(self, text: str, truth: str, data_source: str, ability: str | None) -> Verdict:
+        """The verdict on one answer; blocks while the workers are busy. A sandbox that fails gets a second chance.
+
+        Raises:
+            TruthError: the ground truth cannot be used.
+            SandboxError: the sandbox failed again, which says nothing of the answer.
+        """
+        if not is_coding_task(data_source, ability):
+            return self.math.score(text, truth, data_source)
+        try:
+            return self.code.score(text, truth)
+        except SandboxError:
+            return self.code.score(text, truth)
+
+    def close(self) -> None:
+        """Stop what was started."""
+        for name in ("math", "code"):
+            if name in self.__dict__:
+                getattr(self, name).close()

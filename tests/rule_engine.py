@@ -1,0 +1,59 @@
+"""Models for tests of the evaluation: an engine that answers by a rule, without weights."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from verl_rsim.dialogue import Generation
+from verl_rsim.errors import EngineError
+from verl_rsim.evaluate.engines import Engine
+from verl_rsim.evaluate.players import Planner, Reasoner
+from verl_rsim.prompts import Codec
+
+
+class RuleEngine(Engine):
+    """Writes what ``rule(prompt text, seed)`` says, within the limits of the request, and remembers the requests.
+
+    Attributes:
+        requests: ``(prompt ids, params)`` in the order they came.
+        dies_after: so many answers, with an EngineError.
+    """
+
+    def __init__(self, codec: Codec, rule: Callable[[str, int], str], dies_after: int | None = None):
+        self.name, self.context = "rule", 1 << 20
+        self.codec, self.rule, self.dies_after = codec, rule, dies_after
+        self.requests: list[tuple[tuple[int, ...], dict]] = []
+        self.starts = self.closes = self.at_once = self.most_at_once = 0
+
+    async def start(self) -> None:
+        self.starts += 1
+
+    async def generate(self, prompt_ids, params) -> Generation:
+        if self.dies_after is not None and len(self.requests) >= self.dies_after:
+            raise EngineError("rule: the engine failed")
+        self.requests.append((tuple(prompt_ids), dict(params)))
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await asyncio.sleep(0)
+        seed = params.get("seed", 0)
+        if allowed := params.get("allowed_token_ids"):
+            ids = (random.Random(seed).choice(allowed),)
+        else:
+            text = self.rule(self.codec.decode(prompt_ids), seed)
+            for stop in params.get("stop", ()):
+                if stop in text:
+                    text = text[: text.index(stop) + len(stop)]
+            ids = self.codec.encode(text)[: params["max_tokens"]]
+        self.at_once -= 1
+        return Generation(ids, (-0.5,) * len(ids))
+
+    async def close(self) -> None:
+        self.closes += 1
+
+
+def seat(letters: Codec, rule: Callable[[str, int], str], **options) -> tuple[Planner, Reasoner]:
+    """A planner that draws labels, and a reasoner that writes by ``rule``."""
+    planner = Planner("rule planner", None, letters, RuleEngine(letters, rule))
+    return planner, Reasoner("rule reasoner", None, letters, RuleEngine(letters, rule, **options))

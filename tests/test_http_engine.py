@@ -1,0 +1,164 @@
+"""The engine over HTTP against a server played by a function: what it asks, what it refuses, how it tries again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+
+import httpx
+import pytest
+
+from verl_rsim.dialogue import Request
+from verl_rsim.errors import EngineError
+from verl_rsim.evaluate import http_engine
+from verl_rsim.evaluate.engines import EngineSampler, Sampling
+from verl_rsim.evaluate.http_engine import HttpEngine
+
+CARD = {"id": "served", "root": "/models/served", "max_model_len": 512}
+
+
+class Server:
+    """Answers as vLLM's server does; ``change`` may alter a completion, ``failures`` come first."""
+
+    def __init__(self, letters, change=lambda choice, body: choice, failures=(), card=CARD):
+        self.letters, self.change, self.failures, self.card = letters, change, list(failures), card
+        self.bodies: list[dict] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/models":
+            return httpx.Response(200, json={"data": [self.card]})
+        if request.url.path != "/v1/completions":
+            return httpx.Response(404)
+        self.bodies.append(body := json.loads(request.content))
+        if self.failures:
+            failure = self.failures.pop(0)
+            if isinstance(failure, Exception):
+                raise failure
+            return failure
+        prompt = body["prompt"]
+        ids = list(self.letters.encode(prompt)) if isinstance(prompt, str) else prompt
+        token = body.get("allowed_token_ids", [65])[0]
+        choice = {"token_ids": [token], "prompt_token_ids": ids, "logprobs": {"token_logprobs": [-0.25]}}
+        return httpx.Response(200, json={"choices": [self.change(choice, body)]})
+
+
+def engine(server, url="http://host:8000/v1/") -> HttpEngine:
+    return HttpEngine(url, transport=httpx.MockTransport(server))
+
+
+def ask(engine, request=Request((1, 2, 3), 5, ("\n\n",), turn=1)):  # noqa: B008
+    async def once():
+        try:
+            return await EngineSampler(engine, Sampling(0.5), "seed")(request)
+        finally:
+            await engine.close()
+
+    return asyncio.run(once())
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    async def at_once(seconds):
+        pass
+
+    monkeypatch.setattr(http_engine.asyncio, "sleep", at_once)
+
+
+def test_the_request_names_everything_the_answer_depends_on(letters):
+    server = Server(letters)
+    found = engine(server)
+    found.check(letters)
+    server.bodies.clear()
+    assert ask(found).token_ids == (65,)
+    (body,) = server.bodies
+    assert body.pop("seed") > 0
+    assert body == {
+        "model": "served",
+        "prompt": [1, 2, 3],
+        "max_tokens": 5,
+        "stop": ["\n\n"],
+        "temperature": 0.5,
+        "top_p": 1.0,
+        "top_k": 0,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "logprobs": 0,
+        "return_token_ids": True,
+    }
+    assert (found.name, found.context) == ("http://host:8000", 512)
+
+
+def without(key):
+    return lambda choice, body: {name: value for name, value in choice.items() if name != key}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("token_ids"), "returns no token ids"),
+        (lambda choice, body: choice | {"token_ids": [7]}, "ignores allowed_token_ids"),
+        (
+            lambda choice, body: choice | {"prompt_token_ids": [9, *choice["prompt_token_ids"]]},
+            "encodes text otherwise",
+        ),
+    ],
+)
+def test_an_endpoint_that_cannot_be_exact_is_refused(letters, change, message):
+    with pytest.raises(EngineError, match=message):
+        engine(Server(letters, change)).check(letters)
+
+
+def test_log_probs_may_be_missing(letters):
+    assert math.isnan(ask(engine(Server(letters, without("logprobs")))).log_probs[0])
+
+
+def test_a_server_that_turns_a_request_away_is_asked_again(letters):
+    busy = [httpx.Response(503), httpx.ConnectError("refused"), httpx.Response(429)]
+    server = Server(letters, failures=busy)
+    assert ask(engine(server)).token_ids == (65,)
+    assert len(server.bodies) == 4
+    with pytest.raises(EngineError, match="answered 503"):
+        ask(engine(Server(letters, failures=[httpx.Response(503)] * 4)))
+    with pytest.raises(EngineError, match=r"cannot be reached \(ConnectError"):
+        ask(engine(Server(letters, failures=[httpx.ConnectError("refused")] * 4)))
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (httpx.Response(400, text="too long"), "answered 400: 'too long'"),
+        (httpx.Response(401, text="who?"), "set RSIM_API_KEY"),
+        (httpx.Response(404), "chat completions cannot continue token ids"),
+        (httpx.Response(200, text="<html>"), "no JSON"),
+        (httpx.Response(200, json={"choices": []}), "without a completion"),
+        (httpx.ReadTimeout("slow"), "no answer in time"),
+    ],
+)
+def test_what_asking_again_does_not_mend_is_an_error_at_once(letters, failure, message):
+    server = Server(letters, failures=[failure])
+    with pytest.raises(EngineError, match=message):
+        ask(engine(server))
+    assert len(server.bodies) == 1
+
+
+def test_the_key_is_sent_and_passwords_in_urls_are_refused(letters, monkeypatch):
+    monkeypatch.setenv("RSIM_API_KEY", "secret")
+    seen = []
+
+    def server(request):
+        seen.append(request.headers.get("authorization"))
+        return httpx.Response(200, json={"data": [CARD]})
+
+    engine(server)
+    assert seen == ["Bearer secret"]
+    with pytest.raises(EngineError, match="carries a password") as error:
+        HttpEngine("http://me:hidden@host")
+    assert "hidden" not in str(error.value)
+    with pytest.raises(EngineError, match="is no URL"):
+        HttpEngine("http://")
+
+
+def test_a_server_that_is_not_there_is_named_within_seconds():
+    with pytest.raises(EngineError, match=r"http://127\.0\.0\.1:9: cannot be reached .*check the URL"):
+        HttpEngine("http://127.0.0.1:9")

