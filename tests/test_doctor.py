@@ -102,11 +102,12 @@ def test_on_a_gpu_the_servers_take_their_share_of_it(home, monkeypatch):
     from verl_rsim import doctor_job
 
     monkeypatch.setenv("RSIM_HOME", str(home))
-    monkeypatch.delenv("VERL_PLATFORM", raising=False)
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")  # composing imports verl, which looks for its platform once a process
     monkeypatch.setattr(
         machine, "gpus", lambda: [machine.Gpu("A", 80 * doctor.GIB, 0), machine.Gpu("B", 90 * doctor.GIB, 0)]
     )
     config = doctor_job.compose_recipe("tiny", ["actor_rollout_ref.rollout.gpu_memory_utilization=0.5"])
+    monkeypatch.setattr(doctor_job.cpu, "is_chosen", lambda: False)
     reasoner = doctor_job.plan_of(config, "reasoner", frozen=False)
     assert reasoner.server_bytes_allowed == 40 * doctor.GIB, "of the smaller one"
     assert (reasoner.micro_tokens, reasoner.master_bytes, reasoner.all_logits) == (4096, 4, True)
