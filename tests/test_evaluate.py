@@ -272,7 +272,13 @@ def test_a_question_has_the_same_id_everywhere_and_twins_are_told_apart(dataset,
 
 
 def test_rules_that_do_not_fit_a_model(letters):
-    with pytest.raises(ConfigError, match=r"max_prompt_tokens=2000: .*the reasoner's 2100"):
+    with pytest.raises(ConfigError, match=r"max_turns=3: leaves \d+ of the reasoner's 2100 tokens for the prompt"):
         RULES.dialogue(letters, 1 << 20, letters, 2100)
+    unnamed = dataclasses.replace(RULES, max_prompt_tokens=None)
+    limits = unnamed.dialogue(letters, 4000, letters, 2100).limits
+    assert limits.reasoner_prompt + limits.reasoner_response == 2100
+    assert limits.planner_prompt + limits.planner_response == 4000
+    with pytest.raises(ConfigError, match=r"leaves 0 of the reasoner's 100 tokens"):
+        unnamed.dialogue(letters, 4000, letters, 100)
     with pytest.raises(ConfigError, match="max_turns=0"):
         Rules(max_turns=0)

@@ -180,7 +180,7 @@ def test_eval_says_what_is_wrong_before_it_loads_a_model(home, monkeypatch, tmp_
         (["--controls", "lone"], ConfigError, "there is no such control"),
         (["--planner", "/no/where"], ConfigError, "there is no model here"),
         (["--planner", "http://127.0.0.1:9"], EngineError, "cannot be reached"),
-        (["--max-prompt-tokens", "2000"], ConfigError, "are more than the reasoner's 2048"),
+        (["--max-prompt-tokens", "2000"], ConfigError, "of the reasoner's 2048 tokens for the prompt"),
         (["--template", "{"], ConfigError, "must be a JSON object"),
         (["--controls", "none"], ConfigError, "nothing is left to evaluate"),
         (["--samples", "3"], ConfigError, "temperature 0 all are equal"),

@@ -31,7 +31,7 @@ def eval_command(
     max_turns: Annotated[int, typer.Option()] = 6,
     max_step_tokens: Annotated[int, typer.Option()] = 128,
     max_answer_tokens: Annotated[int, typer.Option()] = 128,
-    max_prompt_tokens: Annotated[int, typer.Option()] = 1024,
+    max_prompt_tokens: Annotated[int | None, typer.Option(help="Default: what the models take")] = None,
     injection: Annotated[str, typer.Option(help="inline or chat")] = "inline",
     planner_tokenizer: Annotated[str | None, typer.Option(help="Of an endpoint")] = None,
     reasoner_tokenizer: Annotated[str | None, typer.Option(help="Of an endpoint")] = None,

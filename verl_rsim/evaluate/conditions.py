@@ -131,7 +131,7 @@ class Table:
         codec = self.reasoner.codec
         prompt = codec.chat(messages)
         text, stop = "", Stop.PROMPT_TOO_LONG
-        if len(prompt) <= self.rules.max_prompt_tokens:
+        if len(prompt) <= self._scripted.limits.reasoner_prompt:
             answer = await reasoner(Request(prompt, self.rules.budget))
             text = codec.decode(answer.token_ids)
             stop = Stop.REASONER_EOS if answer.token_ids[-1] in codec.eos_ids else Stop.BUDGET

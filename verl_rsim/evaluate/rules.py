@@ -16,7 +16,7 @@ class Rules:
 
     Attributes:
         max_turns, max_step_tokens, max_answer_tokens: see :class:`verl_rsim.dialogue.Limits`.
-        max_prompt_tokens: of each model's prompt; a longer question is not played.
+        max_prompt_tokens: of each model's prompt; None: what its context leaves. A longer question is not played.
         injection: "inline" or "chat".
         delimiter: ends a step.
     """
@@ -24,14 +24,14 @@ class Rules:
     max_turns: int = 6
     max_step_tokens: int = 128
     max_answer_tokens: int = 128
-    max_prompt_tokens: int = 1024
+    max_prompt_tokens: int | None = None
     injection: str = "inline"
     delimiter: str = "\n\n"
 
     def __post_init__(self):
         for name in ("max_turns", "max_step_tokens", "max_answer_tokens", "max_prompt_tokens"):
             value = getattr(self, name)
-            if type(value) is not int or value < 1:
+            if not (value is None and name == "max_prompt_tokens") and (type(value) is not int or value < 1):
                 raise ConfigError(name, value, "must be a whole number >= 1")
         if self.injection not in [item.value for item in Injection]:
             raise ConfigError("injection", self.injection, "choose inline or chat")
@@ -54,18 +54,22 @@ class Rules:
         unbounded = Limits(self.max_turns, self.max_step_tokens, self.max_answer_tokens, 1, 1, 1, 1)
         dialogue = Dialogue(planner, reasoner, unbounded, Injection(self.injection), delimiter=self.delimiter)
         reasoner_response = self.budget + self.max_turns * dialogue.longest_injection()
-        for role, context, response in (
-            ("planner", planner_context, 1),
-            ("reasoner", reasoner_context, reasoner_response),
-        ):
-            if self.max_prompt_tokens + response > context:
-                fix = f"and a response of {response} tokens are more than the {role}'s {context}; lower it or max_turns"
-                raise ConfigError("max_prompt_tokens", self.max_prompt_tokens, fix)
+        planner_response = min(2 * reasoner_response, planner_context // 2)  # the steps, in another tokenizer's tokens
+        planner_prompt = self._prompt("planner", planner_context, planner_response)
+        reasoner_prompt = self._prompt("reasoner", reasoner_context, reasoner_response)
         limits = dataclasses.replace(
             unbounded,
-            planner_prompt=self.max_prompt_tokens,
-            planner_response=planner_context - self.max_prompt_tokens,
-            reasoner_prompt=self.max_prompt_tokens,
+            planner_prompt=planner_prompt,
+            planner_response=planner_context - planner_prompt,
+            reasoner_prompt=reasoner_prompt,
             reasoner_response=reasoner_response,
         )
         return dataclasses.replace(dialogue, limits=limits, _encoded={})
+
+    def _prompt(self, role: str, context: int, response: int) -> int:
+        """Tokens a prompt may have beside a response."""
+        room = context - (response if role == "reasoner" else 1)
+        if (self.max_prompt_tokens or 1) > room:
+            fix = f"leaves {max(0, room)} of the {role}'s {context} tokens for the prompt; lower it or max_step_tokens"
+            raise ConfigError("max_turns", self.max_turns, fix)
+        return self.max_prompt_tokens or context - response

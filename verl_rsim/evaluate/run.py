@@ -61,6 +61,7 @@ async def evaluate(
     with closing(RecordFile(folder)) as file:
         jobs = missing(table, dataset, samples, file.keys())
         if jobs:
+            console.print(f"{title}: loading what is not loaded yet", highlight=False)
             await table.start({condition for _, condition, _ in jobs})
         total = len(dataset.questions) * samples * len(table.conditions)
         with (
