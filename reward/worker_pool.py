@@ -13,6 +13,8 @@ It is no sandbox: the tasks are code of this package on hostile *data*. Linux on
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gc
 import json
 import os
@@ -25,7 +27,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent import futures
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -35,7 +37,15 @@ START_SECONDS = 120.0
 GRACE_SECONDS = 5.0
 """How long after the time-out a worker that does not answer at all, even of its death, is given up."""
 MAX_FAILED_STARTS = 3
-"""So many workers in a row that end before they are ready are an error; one may have been killed by someone."""
+"""So many failed starts in a row are an error; one may have been killed by someone, or a limit hit for a moment."""
+BACK_OFF, MAX_BACK_OFF = 0.25, 5.0
+"""Seconds before the second start, four times as many before each further one, up to a bound."""
+_LIMITS = {
+    errno.EAGAIN: "raise the limit on processes (ulimit -u, or pids.max of the container)",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENFILE: "raise the system's limit on open files (sysctl fs.file-max)",
+    errno.ENOMEM: "raise the limit on memory (ulimit -v, or memory.max of the container)",
+}
 MAX_MESSAGE_BYTES = 1 << 17
 
 
@@ -67,29 +77,23 @@ class WorkerPool:
 
     def __init__(self, module: str, workers: int, timeout: float, memory_bytes: int):
         self._arguments = (module, timeout, memory_bytes)
+        self._size, self._turn_seconds = workers, timeout + GRACE_SECONDS
         self._lock = threading.Lock()
-        self._closed, self._failed_starts = False, 0
+        self._closed = threading.Event()
+        self._missing = 0  # workers given up after failed starts, until the next caller asks
         self._all: set[_Worker] = set()
         self._idle: list[_Worker] = []  # last in, first out: the one that has just answered has the warmest caches
-        self._waiting: deque[Future[_Worker]] = deque()  # first in, first out: no caller is passed over
+        self._waiting: deque[futures.Future[_Worker]] = deque()  # first in, first out: no caller is passed over
         for _ in range(workers):
             self._start()
 
     def run(self, *arguments: Any) -> Outcome:
-        """Run one task of JSON values; blocks.
+        """Run one task of JSON values; blocks, but not for ever.
 
         Raises:
-            RuntimeError: the pool is closed, or a worker cannot be started at all.
+            RuntimeError: the pool is closed, or no worker can be started, or none was free for much too long.
         """
-        turn: Future[_Worker] = Future()
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("the worker pool is closed")
-            if self._idle:
-                turn.set_result(self._idle.pop())
-            else:
-                self._waiting.append(turn)
-        worker = turn.result()
+        worker = self._take()
         try:
             return worker.run(arguments)
         finally:
@@ -103,48 +107,98 @@ class WorkerPool:
     def close(self) -> None:
         """Kill the workers; a task in progress ends as a crash."""
         with self._lock:
-            self._closed = True
+            self._closed.set()
             for worker in self._all:
                 worker.kill()
             self._all.clear()
-            while self._waiting:
-                self._waiting.popleft().set_exception(RuntimeError("the worker pool is closed"))
+            self._fail_waiting("the worker pool is closed")
+
+    def _take(self) -> _Worker:
+        """The next free worker, each caller in its turn; raises RuntimeError."""
+        turn: futures.Future[_Worker] = futures.Future()
+        with self._lock:
+            if self._closed.is_set():
+                raise RuntimeError("the worker pool is closed")
+            ahead = len(self._waiting)
+            if self._idle:
+                turn.set_result(self._idle.pop())
+            else:
+                self._waiting.append(turn)
+            missing, self._missing = self._missing, 0
+        for _ in range(missing):
+            self._start()
+        seconds = MAX_FAILED_STARTS * (START_SECONDS + MAX_BACK_OFF) + (1 + ahead // self._size) * self._turn_seconds
+        try:
+            return turn.result(seconds)
+        except futures.TimeoutError:
+            if turn.cancel():
+                raise RuntimeError(f"no worker was free in {seconds:.0f} s, with {ahead} callers ahead") from None
+            return turn.result()  # it came at the last moment
 
     def _start(self) -> None:
-        worker = _Worker(*self._arguments)
-        self._all.add(worker)
-        threading.Thread(target=self._offer_once_ready, args=(worker,), daemon=True).start()
+        try:
+            threading.Thread(target=self._bring_up, daemon=True).start()
+        except RuntimeError:  # not even a thread can be had: the caller does it, late but in bounded time
+            self._bring_up()
 
-    def _offer_once_ready(self, worker: _Worker) -> None:
-        started = worker.await_start()
-        with self._lock:
-            if self._closed:
+    def _bring_up(self) -> None:
+        """Start a worker and offer it; give up after :data:`MAX_FAILED_STARTS` attempts, with increasing pauses."""
+        for attempt in range(MAX_FAILED_STARTS):
+            if self._closed.wait(min(MAX_BACK_OFF, BACK_OFF * 4 ** (attempt - 1)) if attempt else 0):
                 return
-            self._failed_starts = 0 if started else self._failed_starts + 1
-            if started or self._failed_starts >= MAX_FAILED_STARTS:
-                self._offer(worker)  # a broken one too in the end, so that a caller learns of it
-            else:
-                self._replace(worker)
+            try:
+                worker = _Worker(*self._arguments)
+            except OSError as error:
+                problem = f"a worker cannot be started: {error}; {_limit(error)}"
+                continue
+            with self._lock:
+                if self._closed.is_set():
+                    worker.kill()
+                    return
+                self._all.add(worker)
+            if worker.await_start():
+                with self._lock:
+                    self._offer(worker)
+                return
+            problem = f"a worker did not start (exit status {worker.process.poll()}); its error is on stderr"
+            self._drop(worker)
+        with self._lock:
+            self._missing += 1
+            if self._missing >= self._size:
+                self._fail_waiting(problem)
 
     def _offer(self, worker: _Worker) -> None:
-        if self._waiting:
-            self._waiting.popleft().set_result(worker)
-        else:
-            self._idle.append(worker)
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if turn.set_running_or_notify_cancel():
+                turn.set_result(worker)
+                return
+        self._idle.append(worker)
+
+    def _fail_waiting(self, problem: str) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if turn.set_running_or_notify_cancel():
+                turn.set_exception(RuntimeError(problem))
 
     def _give_back(self, worker: _Worker) -> None:
-        with self._lock:
-            if self._closed:
-                return
-            if not worker.broken:
-                self._offer(worker)
-            else:
-                self._replace(worker)
+        if not worker.broken:
+            with self._lock:
+                if not self._closed.is_set():
+                    self._offer(worker)
+        else:
+            self._drop(worker)
+            if not self._closed.is_set():
+                self._start()
 
-    def _replace(self, worker: _Worker) -> None:
-        worker.kill()
-        self._all.discard(worker)
-        self._start()
+    def _drop(self, worker: _Worker) -> None:
+        with self._lock:
+            self._all.discard(worker)
+            worker.kill()
+
+
+def _limit(error: OSError) -> str:
+    return _LIMITS.get(error.errno or 0, "see the system's limits on processes, files and memory")
 
 
 class _Worker:
@@ -154,13 +208,17 @@ class _Worker:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             command = [sys.executable, "-m", module, str(theirs.fileno()), str(timeout), str(memory_bytes)]
-            self.process = subprocess.Popen(
-                command,
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,  # so that one signal reaches the keeper and its fork, and Ctrl-C neither
-            )
+            try:
+                self.process = subprocess.Popen(
+                    command,
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    start_new_session=True,  # so that one signal reaches the keeper and its fork, and Ctrl-C neither
+                )
+            except OSError:
+                self._socket.close()
+                raise
         self.broken = True
         self._timeout, self._task = timeout, 0
 
@@ -169,8 +227,6 @@ class _Worker:
         return not self.broken
 
     def run(self, arguments: tuple[Any, ...]) -> Outcome:
-        if self.broken:
-            raise RuntimeError(f"a worker did not start (exit status {self.process.poll()}); its error is on stderr")
         self._task += 1
         try:
             self._drop_old_news()
@@ -190,7 +246,8 @@ class _Worker:
     def kill(self) -> None:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a process that the kernel cannot end is not ours
+                self.process.wait(GRACE_SECONDS)
         self._socket.close()
 
     def _drop_old_news(self) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -128,6 +129,86 @@ def test_a_worker_that_cannot_start_is_an_error():
     pool.close()
 
 
+class Refused(subprocess.Popen):
+    """A process that the system refuses so many times."""
+
+    error = errno.EAGAIN
+    times = 0
+
+    def __init__(self, *arguments, **options):
+        if Refused.times > 0:
+            Refused.times -= 1
+            raise OSError(Refused.error, os.strerror(Refused.error))
+        super().__init__(*arguments, **options)
+
+
+@pytest.fixture
+def refused(monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", Refused)
+    yield Refused
+    Refused.times = 0
+
+
+def test_a_replacement_that_is_refused_once_is_tried_again(refused):
+    pool = WorkerPool("some_tasks", workers=1, timeout=1.0, memory_bytes=1 << 28)
+    pool.run("echo", 0)
+    refused.times = 1
+    os.killpg(pool.process_ids()[0], signal.SIGKILL)
+    with ThreadPoolExecutor(4) as threads:
+        outcomes = list(threads.map(lambda n: pool.run("echo", n), range(8)))
+    pool.close()
+    assert sum(outcome.ending is Ending.CRASH for outcome in outcomes) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "limit"),
+    [(errno.EAGAIN, "ulimit -u"), (errno.EMFILE, "ulimit -n"), (errno.ENOMEM, "memory.max")],
+)
+def test_replacements_that_are_always_refused_are_an_error_for_all_who_wait(refused, error, limit):
+    pool = WorkerPool("some_tasks", workers=2, timeout=1.0, memory_bytes=1 << 28)
+    pool.run("echo", 0)
+    wait_until(lambda: len(pool.process_ids()) == 2)
+    refused.times, refused.error = 1_000, error
+    for keeper in pool.process_ids():
+        os.killpg(keeper, signal.SIGKILL)
+
+    def problem(n: int) -> str:
+        try:
+            return pool.run("echo", n).ending.value
+        except RuntimeError as raised:
+            return str(raised)
+
+    with ThreadPoolExecutor(6) as threads:
+        problems = list(threads.map(problem, range(6)))
+    assert sum(limit in problem for problem in problems) >= 4, problems
+    assert limit in problem(0)
+    refused.times = 0
+    assert pool.run("echo", 7) == Outcome(Ending.DONE, 7)
+    pool.close()
+
+
+def test_a_start_without_threads_is_done_by_the_caller(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    pool = WorkerPool("some_tasks", workers=1, timeout=1.0, memory_bytes=1 << 28)
+    assert pool.run("echo", 3) == Outcome(Ending.DONE, 3)
+    pool.close()
+
+
+def test_a_wait_is_bounded(pool, monkeypatch):
+    workers = [pool._take(), pool._take()]
+    monkeypatch.setattr("verl_rsim.reward.worker_pool.START_SECONDS", 0.0)
+    monkeypatch.setattr("verl_rsim.reward.worker_pool.MAX_BACK_OFF", 0.0)
+    pool._turn_seconds = 0.1
+    with pytest.raises(RuntimeError, match="no worker was free"):
+        pool.run("echo", 1)
+    for worker in workers:
+        pool._give_back(worker)
+    assert pool.run("echo", 2) == Outcome(Ending.DONE, 2)
+
+
 def test_a_closed_pool_refuses_work_and_leaves_no_process(pool):
     process = pool.run("process id", 0).value
     pool.close()
@@ -141,7 +222,8 @@ def test_workers_die_with_a_parent_that_is_killed(tasks, busy):
     script = (
         "import threading, time; from verl_rsim.reward.worker_pool import WorkerPool\n"
         "pool = WorkerPool('some_tasks', 1, 2.0, 1 << 28)\n"
-        "print(pool.process_ids()[0], pool.run('process id', 0).value, flush=True)\n"
+        "process = pool.run('process id', 0).value\n"
+        "print(pool.process_ids()[0], process, flush=True)\n"
         + ("pool.run('count in C', 0)\n" if busy else "time.sleep(60)\n")
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
