@@ -17,7 +17,8 @@ from enum import Enum
 from fractions import Fraction
 
 from verl_rsim.reward.choices import option, truth_value
-from verl_rsim.reward.expressions import Equal, parts, same_expression, same_quantity
+from verl_rsim.reward.collection import parts
+from verl_rsim.reward.expressions import Equal, same_expression, same_quantity
 from verl_rsim.reward.extract import Fallback
 from verl_rsim.reward.names import stated, unnamed
 from verl_rsim.reward.notation import tidy, words

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from verl_rsim.reward.choices import option, truth_value
+from verl_rsim.reward.collection import collection, parts
 from verl_rsim.reward.names import name_of, names_agree, stated, unnamed
-from verl_rsim.reward.notation import enclosed, split, squash, unwrap, words
+from verl_rsim.reward.notation import split, squash, unwrap, words
 from verl_rsim.reward.quantity import Quantity, quantity, same_number
 from verl_rsim.reward.units import unit_of
 
@@ -103,56 +104,13 @@ def unwrap_set(text: str) -> str:
 
 # -- lists, sets and tuples -----------------------------------------------------------------------------------------
 
-_WORD_SEPARATOR = (
-    r"\s*[,;]?\s*\\text\{\s*,?\s*(?:and|or)\s*\}\s*|\s*[,;]\s*(?:and|or)\s|\s(?:and|or)\s"
-    r"|\\(?:lor|land|vee|wedge)(?![A-Za-z])"
-)
-_SEPARATOR = re.compile(rf"{_WORD_SEPARATOR}|[,;]")
-_SPACED_SEPARATOR = re.compile(rf"{_WORD_SEPARATOR}|(?<!\d)[,;]|[,;](?!\d{{3}}(?!\d))")
-
-
-def parts(text: str) -> list[str]:
-    """The members of a list; with spaces after its commas, ``1,000, 2,000`` has two."""
-    return _with_both_signs(split(text, _SPACED_SEPARATOR if re.search(r"[,;]\s|\b(?:and|or)\b", text) else _SEPARATOR))
-
-
-_BOTH_SIGNS = re.compile(r"\\pm(?![A-Za-z])")
-
-
-def _with_both_signs(members: Sequence[str]) -> list[str]:
-    signed = []
-    for member in members:
-        plus, minus = (_BOTH_SIGNS.sub(sign, member) for sign in "+-")
-        signed += [member] if plus == member else [plus.removeprefix("+").strip(), minus]
-    return signed
-
-
-@dataclass(frozen=True, slots=True)
-class _Collection:
-    """What stands in brackets, e.g. ``[1, 2)``; ``\\{`` for a set, no brackets for a bare list."""
-
-    opening: str
-    closing: str
-    members: tuple[str, ...]
-
-
-def _collection(text: str) -> _Collection | None:
-    if text.startswith("\\langle") and text.endswith("\\rangle"):
-        return _Collection("(", ")", tuple(parts(text[7:-7])))
-    if text.startswith("\\{") and text.endswith("\\}") and enclosed(text):
-        return _Collection("\\{", "\\}", tuple(parts(text[2:-2])))
-    if text[:1] in ("(", "[") and text[-1:] in (")", "]") and enclosed(text):
-        members = tuple(parts(text[1:-1]))
-        return _Collection(text[0], text[-1], members) if len(members) > 1 else None
-    return None
-
 
 def _same_list(given: str, wanted: str, equal: Equal) -> bool | None:
     """Several solutions without brackets: in any order, a set or a list."""
     members = parts(wanted)
     if len(members) == 1:
-        return False if len(parts(given)) > 1 and _collection(unnamed(wanted)) is None else None
-    found = _collection(given)
+        return False if len(parts(given)) > 1 and collection(unnamed(wanted)) is None else None
+    found = collection(given)
     if found and found.opening != "\\{":
         return False
     answers = found.members if found else parts(given)
@@ -162,7 +120,7 @@ def _same_list(given: str, wanted: str, equal: Equal) -> bool | None:
 
 
 def _same_collection(given: str, wanted: str, equal: Equal) -> bool | None:
-    target, found = _collection(unnamed(wanted)), _collection(unnamed(given))
+    target, found = collection(unnamed(wanted)), collection(unnamed(given))
     if target is None:
         return None
     bare = found is None
@@ -244,7 +202,7 @@ def _region(text: str) -> tuple[str, list[str]] | None:
         names = {piece[0] for piece in pieces if piece}
         return (names.pop(), [piece[1] for piece in pieces if piece]) if all(pieces) and len(names) == 1 else None
     pieces_of_union = split(unnamed(text), _UNION)
-    brackets = all(_collection(piece) for piece in pieces_of_union)
+    brackets = all(collection(piece) for piece in pieces_of_union)
     return (name_of(text) or "", pieces_of_union) if brackets else None
 
 
