@@ -8,9 +8,8 @@ from pathlib import Path
 from verl_rsim.data.sources import HUB, Question, generated, hub, humaneval, is_file_name, own_file
 from verl_rsim.errors import DataError
 from verl_rsim.folders import build_folder, digest
-from verl_rsim.reward.answers import require_usable, resolve
+from verl_rsim.reward.answer_types import AnswerTypes
 from verl_rsim.reward.code_truth import parse_truth
-from verl_rsim.reward.math_score import DEFAULT_TYPE, SOURCES
 from verl_rsim.reward.verdict import TruthError
 
 INSTRUCTIONS = {
@@ -44,13 +43,13 @@ def usable(questions: list[Question], name: str) -> list[Question]:
     Raises:
         DataError: none can.
     """
-    kept, first = [], ""
+    types, kept, first = AnswerTypes(), [], ""
     for question in questions:
         try:
             if question.ability == "code":
                 parse_truth(question.answer)
             else:
-                require_usable(resolve(SOURCES.get(name, DEFAULT_TYPE), question.answer), question.answer)
+                types.check_truth(question.answer, name)
             kept.append(question)
         except TruthError as error:
             first = first or f"{error} (question {question.text[:80]!r})"
