@@ -92,7 +92,7 @@ def prepare_process() -> None:
         cpu.set_defaults()
         patches.name_vllm_distribution()
     os.environ[DIE_WITH_PARENT] = "1"
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # its warnings are about what is set here on purpose
 
 
 def _installed(distribution: str) -> bool:
