@@ -49,7 +49,7 @@ class VllmEngine(Engine):
             "gpu_memory_utilization": self.memory_share,
             "logprobs_mode": "processed_logprobs",  # renormalised over the allowed tokens, as in training
             "disable_log_stats": True,
-            **({"dtype": "float32", "enforce_eager": True} if cpu.is_chosen() else {}),  # as in config/cpu.yaml
+            **(_on_cpu(self.context) if cpu.is_chosen() else {}),
             **self.options,
         }
         try:
@@ -93,6 +93,15 @@ def prepare_process() -> None:
         patches.name_vllm_distribution()
     os.environ[DIE_WITH_PARENT] = "1"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # its warnings are about what is set here on purpose
+
+
+def _on_cpu(context: int) -> dict[str, Any]:
+    """vLLM 0.27 rewinds a seeded request's generator when a prompt is read in parts, which a CPU's generator refuses.
+
+    So prompts are read whole there. The rest is as in config/cpu.yaml.
+    """
+    whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(context, 8192)}
+    return {"dtype": "float32", "enforce_eager": True, **whole}
 
 
 def _installed(distribution: str) -> bool:
