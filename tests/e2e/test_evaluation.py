@@ -113,10 +113,10 @@ def test_all_controls_killed_in_the_middle_and_resumed(home, tmp_path):
     models, out = home / "models", tmp_path / "out"
     command = [str(BINARIES / "verl-rsim"), "eval", "--planner", str(models / "tiny-qwen2")]
     command += ["--base-planner", str(models / "tiny-qwen2"), "--reasoner", str(models / "tiny-llama")]
-    command += ["--data", "arithmetic", "--limit", "4", "--samples", "2", "--temperature", "1.0", "--out", str(out)]
-    command += ["--max-turns", "3", "--max-step-tokens", "24", "--max-answer-tokens", "24", "--concurrency", "4"]
+    command += ["--data", "arithmetic", "--limit", "2", "--samples", "2", "--temperature", "1.0", "--out", str(out)]
+    command += ["--max-turns", "3", "--max-step-tokens", "24", "--max-answer-tokens", "24", "--concurrency", "8"]
     environment = {**ENVIRONMENT, "RSIM_HOME": str(home)}
-    total = 4 * 2 * len((*CONTROLS, BASE_PLANNER, PLANNER))
+    total = 2 * 2 * len((*CONTROLS, BASE_PLANNER, PLANNER))
 
     first = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + 240

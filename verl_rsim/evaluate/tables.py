@@ -29,7 +29,7 @@ class Grid:
         """Print it."""
         table = RichTable(title=self.title, title_justify="left")
         for index, name in enumerate(self.header):
-            table.add_column(name, justify="right" if index else "left", overflow="fold")
+            table.add_column(name, justify="right" if index else "left", no_wrap=not index, overflow="fold")
         for row in self.rows:
             table.add_row(*row)
         console.print(table)
@@ -73,39 +73,39 @@ def p_value(p: float) -> str:
 
 def grids(report: Report) -> list[Grid]:
     """All tables of an evaluation; what does not apply is left out."""
-    tables = [_accuracy(report), _cost(report), _stops(report)]
-    if report.comparisons:
-        tables.insert(1, _comparisons(report))
-    return tables + [
-        _strategies(summary) for summary in report.summaries if summary.condition in (BASE_PLANNER, PLANNER)
-    ]
+    planners = (summary for summary in report.summaries if summary.condition in (BASE_PLANNER, PLANNER))
+    return [_accuracy(report), *_comparisons(report), _cost(report), _stops(report), *map(_strategies, planners)]
 
 
 def _accuracy(report: Report) -> Grid:
-    header = ("condition", "questions", "k", "mean@k, %", "maj@k, %", "best@k, %", "strategies chosen", "shown in text")
+    several = any(summary.samples > 1 for summary in report.summaries)  # for one sample all three are the same
+    header = ("condition", "questions", "k", "mean@k, %", *(("maj@k, %", "best@k, %") if several else ()))
     rows = [
         (
             s.condition,
             str(s.questions),
             str(s.samples),
             interval(s.accuracy),
-            interval(s.majority),
-            interval(s.best),
+            *((interval(s.majority), interval(s.best)) if several else ()),
             f"{s.strategies_chosen:.2f}",
             f"{s.strategies_shown:.2f}",
         )
         for s in report.summaries
     ]
-    return Grid("Accuracy with 95 % confidence intervals", header, tuple(rows))
+    return Grid("Accuracy with 95 % confidence intervals", (*header, "chosen", "in text"), tuple(rows))
 
 
-def _comparisons(report: Report) -> Grid:
-    header = ("planner - control", "difference, points", "better/worse", "p", "p (Holm)", "test")
-    rows = [
-        (f"{c.condition} - {c.control}", *difference_cells(c.difference)[:3], p_value(c.p_holm), c.difference.test)
-        for c in report.comparisons
-    ]
-    return Grid("Paired differences on the same questions", header, tuple(rows))
+def _comparisons(report: Report) -> list[Grid]:
+    header = ("control", "difference, points", "+/-", "p", "p (Holm)", "test")
+    found = []
+    for planner in dict.fromkeys(comparison.condition for comparison in report.comparisons):
+        rows = []
+        for c in report.comparisons:
+            if c.condition == planner:
+                estimate, balance, p, test = difference_cells(c.difference)
+                rows.append((c.control, estimate, balance, p, p_value(c.p_holm), test))
+        found.append(Grid(f"{planner} minus each control, on the same questions", header, tuple(rows)))
+    return found
 
 
 def difference_cells(difference: Difference) -> tuple[str, str, str, str]:
@@ -115,18 +115,18 @@ def difference_cells(difference: Difference) -> tuple[str, str, str, str]:
 
 
 def _cost(report: Report) -> Grid:
-    header = ("condition", "turns", "reasoner tokens", "read", "planner tokens", "read", "reasoner s", "planner s", "s")
+    header = ("condition", "turns", "R wrote", "R read", "P wrote", "P read", "R s", "P s", "s")
     rows = [
         (
             s.condition,
             f"{s.turns:.1f}",
             *(f"{n:.0f}" for n in (s.reasoner_tokens, s.reasoner_read)),
-            *(f"{n:.1f}" for n in (s.planner_tokens, s.planner_read)),
-            *(f"{n:.2f}" for n in (s.reasoner_seconds, s.planner_seconds, s.seconds)),
+            *(f"{n:.0f}" for n in (s.planner_tokens, s.planner_read)),
+            *(f"{n:.3g}" for n in (s.reasoner_seconds, s.planner_seconds, s.seconds)),
         )
         for s in report.summaries
     ]
-    return Grid("Cost of an answer", header, tuple(rows))
+    return Grid("Cost of an answer in tokens and seconds; R: reasoner, P: planner", header, tuple(rows))
 
 
 def _stops(report: Report) -> Grid:
