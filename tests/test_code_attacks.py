@@ -71,8 +71,14 @@ def sandboxes_left() -> list[int]:
     return [process.pid for process in psutil.process_iter(["cmdline"]) if MARK in (process.info["cmdline"] or ())]
 
 
+def children() -> set[int]:
+    """Every process that descends from this one."""
+    return {process.pid for process in psutil.Process().children(recursive=True)}
+
+
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack["name"])
 def test_attack_gains_nothing(attack: dict, scorer: CodeScorer, outside: dict[str, str]):
+    others = children()  # of tests before this one
     started = time.monotonic()
     verdict = grade(scorer, attack["code"], PROGRAM if attack.get("program") else CALLS, outside)
     took = time.monotonic() - started
@@ -80,7 +86,7 @@ def test_attack_gains_nothing(attack: dict, scorer: CodeScorer, outside: dict[st
     assert verdict.reason not in ("right", "no_answer"), verdict
     assert took < SECONDS + LOADED_SECONDS, f"took {took:.2f} s"
     assert not sandboxes_left()
-    assert not psutil.Process().children(recursive=True)
+    assert not children() - others
     assert scorer.score(RIGHT, CALLS).reason == "right"
 
 
