@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from verl_rsim import launch
 from verl_rsim.errors import RsimError
 from verl_rsim.evaluate.cli import mount
 from verl_rsim.folders import HOME, home
@@ -22,7 +22,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a plan
 def prepare_data(
     source: Annotated[
         str,
-        typer.Argument(help="arithmetic, another reasoning-gym generator, gsm8k, math, mbpp, humaneval, or a file"),
+        typer.Argument(
+            help="arithmetic, finance_synthetic, a reasoning-gym generator, gsm8k, math, mbpp, humaneval, or a file"
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="Folder; default: $RSIM_HOME/data/NAME")] = None,
     train: Annotated[int, typer.Option(min=1, help="Training questions")] = 512,
@@ -61,11 +63,25 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A folder of verl_rsim/recipes, e.g. quickstart")],
 ) -> None:
     """Run a recipe through verl's entry point; further arguments are hydra overrides."""
-    os.environ[HOME] = str(home())
-    os.environ.setdefault("VERL_FILE_LOGGER_ROOT", str(home() / "metrics"))
-    command = [sys.executable, "-m", "verl.trainer.main_ppo"]
-    command += ["--config-path", f"pkg://verl_rsim.recipes.{recipe}", "--config-name", recipe, *context.args]
-    raise typer.Exit(subprocess.call(command))
+    raise typer.Exit(launch.run(launch.train_command(recipe, context.args)))
+
+
+@app.command()
+def chain(
+    path: Annotated[Path, typer.Argument(metavar="CHAIN", help="A YAML file with planner, reasoner and stages")],
+    planner: Annotated[str | None, typer.Option(help="Takes the place of the file's")] = None,
+    out: Annotated[Path | None, typer.Option(help="Default: $RSIM_HOME/chains/NAME")] = None,
+) -> None:
+    """Train a planner on one task after the other and report what it forgets; the same command goes on after a kill."""
+    from rich.console import Console
+
+    from verl_rsim.continual.chain import read_chain
+    from verl_rsim.continual.run import run_chain
+
+    console, folder = Console(), (out or home() / "chains" / path.stem).absolute()
+    described = read_chain(path, planner)
+    console.print(f"Results go to {folder}", highlight=False)
+    run_chain(described, folder, console)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
