@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from verl_rsim.cli import app
 from verl_rsim.continual.chain import read_chain
 from verl_rsim.continual.run import only_one, run_chain
-from verl_rsim.continual.stages import StageFailed
+from verl_rsim.continual.stages import Job, StageFailed
 from verl_rsim.errors import ConfigError, DataError, RsimError
 from verl_rsim.report.facts import find_metrics, load_steps
 
@@ -47,6 +47,21 @@ def write(home, tmp_path, monkeypatch):
     return to_file
 
 
+@pytest.fixture(scope="module")
+def composed():
+    """The tiny recipe's configuration, composed once."""
+    from verl_rsim.doctor_job import compose_recipe
+
+    return compose_recipe("tiny", [])
+
+
+@pytest.fixture
+def unchecked(monkeypatch, composed):
+    """Saves the seconds that composing and checking every stage takes, where they are not what is tested."""
+    monkeypatch.setattr(Job, "check", lambda *_: None)
+    monkeypatch.setattr(Job, "compose", lambda *_: composed)
+
+
 def go(path: Path, commands: Commands):
     console = Console(file=io.StringIO(), width=200)
     return run_chain(read_chain(path), path.parent / "out", console, commands), console.file.getvalue()
@@ -75,6 +90,7 @@ def test_a_chain_runs_to_its_end_and_again_does_nothing(write, home, tmp_path):
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == files
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("killed_at", ["train math", "train code"])
 def test_a_kill_in_training_costs_what_was_not_saved(write, tmp_path, killed_at):
     first = Commands(killed_at=killed_at)
@@ -88,6 +104,7 @@ def test_a_kill_in_training_costs_what_was_not_saved(write, tmp_path, killed_at)
     assert [step["step"] for step in merged] == [1, 2 if stage == "math" else 3], "of both starts"
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("fails", ["transfer before", "train math", "export", "transfer before,math,code"])
 def test_a_command_that_fails_ends_the_chain_and_is_run_again(write, tmp_path, fails):
     first = Commands(fails=fails)
@@ -99,6 +116,7 @@ def test_a_command_that_fails_ends_the_chain_and_is_run_again(write, tmp_path, f
     assert first.seen[:-1] + second.seen == WHOLE
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_training_that_ends_early_without_an_error_is_not_taken_for_finished(write):
     class Stops(Commands):
         def _train(self, name, given, metrics):
@@ -108,6 +126,7 @@ def test_a_training_that_ends_early_without_an_error_is_not_taken_for_finished(w
         go(write(), Stops())
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_chain_grows_by_stages_and_datasets(write, tmp_path):
     go(write(CHAIN.replace("- {name: code", "# - {name: code").replace("      planner", "#")), Commands())
     commands = Commands()
@@ -117,6 +136,7 @@ def test_a_chain_grows_by_stages_and_datasets(write, tmp_path):
     assert [dataset["name"] for dataset in report["datasets"]] == ["math", "code", "held_out"]
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -137,11 +157,14 @@ def test_what_was_trained_differently_is_never_gone_on_with(write, tmp_path, old
     assert commands.seen == []
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_learned_tasks_are_replayed_and_measured_like_stages(write, tmp_path):
     text = CHAIN.replace("  - {name: math, data: arithmetic, steps: 2}\n", "").replace(
         "recipe: tiny", "recipe: tiny\nlearned: {math: arithmetic}"
     )
-    commands = Commands(right=lambda state, dataset, number: number < (1 if (state, dataset) == ("code", "math") else 3))
+    commands = Commands(
+        right=lambda state, dataset, number: number < (1 if (state, dataset) == ("code", "math") else 3)
+    )
     report, _ = go(write(text), commands)
     assert commands.seen == ["transfer before", "train code", "export", "transfer before,code"]
     values = {measure.name: measure.estimate.mean for measure in report.measures}
@@ -150,6 +173,7 @@ def test_learned_tasks_are_replayed_and_measured_like_stages(write, tmp_path):
     assert [(change.dataset, change.since) for change in report.since_learned] == [("math", "before")]
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_one_process_at_a_time(write, tmp_path):
     path = write()
     with only_one(tmp_path / "out"), pytest.raises(RsimError, match="another process"):
