@@ -140,20 +140,19 @@ def test_a_chain_grows_by_stages_and_datasets(write, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("steps: 2", "steps: 4", "stage 1"),
-        ("replay: 0.25", "replay: 0.5", "stage 2"),
+        ("steps: 2", "steps: 4", "stage 1 steps"),
+        ("replay: 0.25", "replay: 0.5", "stage 2 replay"),
         ("planner: tiny-qwen2", "planner: tiny-llama", "planner"),
-        ("name: math", "name: sums", "stage 1"),
-        ("recipe: tiny", "recipe: tiny\noverrides: [planner.actor.optim.lr=0.1]", "stage 1"),
-        ("recipe: tiny", "recipe: tiny\nseed: 3", "stage 1"),
+        ("name: math", "name: sums", "stage 1 name"),
+        ("recipe: tiny", "recipe: tiny\noverrides: [planner.actor.optim.lr=0.1]", "stage 1 overrides"),
+        ("recipe: tiny", "recipe: tiny\nseed: 3", "stage 1 seed"),
     ],
 )
 def test_what_was_trained_differently_is_never_gone_on_with(write, tmp_path, old, new, message):
     go(write(), Commands())
     commands = Commands()
-    with pytest.raises(ConfigError, match=f"holds another evaluation|{message}") as caught:
+    with pytest.raises(ConfigError, match=rf"holds another chain \({message} .* before, .* now"):
         go(write(CHAIN.replace(old, new)), commands)
-    assert message in str(caught.value)
     assert commands.seen == []
 
 

@@ -113,7 +113,8 @@ class _ChainRun:
     def _remember(self, stages: int) -> None:
         """Note what the first stages are made of, and refuse a folder in which they are made of something else."""
         fixed: dict[str, Any] = {"planner": _identity(self.planner), "reasoner": _identity(self.reasoner)}
-        fixed |= {f"stage {number}": job.fixed() for number, job in enumerate(self.jobs[:stages], 1)}
+        for number, job in enumerate(self.jobs[:stages], 1):
+            fixed |= {f"stage {number} {key}": value for key, value in job.fixed().items()}
         open_manifest(self.folder, "chain", fixed, {"planner": self.planner, "reasoner": self.reasoner})
 
     def _evaluation_block(self) -> tuple[dict[str, Any], int]:
