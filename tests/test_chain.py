@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -140,20 +141,41 @@ def test_a_chain_grows_by_stages_and_datasets(write, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("steps: 2", "steps: 4", "stage 1 steps"),
-        ("replay: 0.25", "replay: 0.5", "stage 2 replay"),
-        ("planner: tiny-qwen2", "planner: tiny-llama", "planner"),
-        ("name: math", "name: sums", "stage 1 name"),
-        ("recipe: tiny", "recipe: tiny\noverrides: [planner.actor.optim.lr=0.1]", "stage 1 overrides"),
-        ("recipe: tiny", "recipe: tiny\nseed: 3", "stage 1 seed"),
+        ("steps: 2", "steps: 4", "stages.math=.*steps 2 before, 4 now"),
+        ("replay: 0.25", "replay: 0.5", "stages.code=.*replay 0.25 before, 0.5 now"),
+        ("planner: tiny-qwen2", "planner: tiny-llama", r"holds another chain \(planner"),
+        ("reasoner: tiny-llama", "reasoner: tiny-qwen2", r"holds another chain \(reasoner"),
+        ("name: math", "name: sums", "stages.code=.*after 'math' before, 'sums' now"),
+        ("recipe: tiny", "recipe: tiny\noverrides: [planner.actor.optim.lr=0.1]", "stages.math=.*overrides"),
+        ("recipe: tiny", "recipe: tiny\nseed: 3", "stages.math=.*seed 0 before, 3 now"),
+        ("data: arithmetic", "data: humaneval", "stages.math=.*rows"),
     ],
 )
-def test_what_was_trained_differently_is_never_gone_on_with(write, tmp_path, old, new, message):
+def test_what_was_trained_differently_is_never_gone_on_with(write, old, new, message):
     go(write(), Commands())
     commands = Commands()
-    with pytest.raises(ConfigError, match=rf"holds another chain \({message} .* before, .* now"):
+    with pytest.raises(ConfigError, match=message):
         go(write(CHAIN.replace(old, new)), commands)
     assert commands.seen == []
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_stage_without_a_checkpoint_may_still_be_changed(write):
+    with pytest.raises(StageFailed):
+        go(write(), Commands(fails="train code"))
+    commands = Commands()
+    go(write(CHAIN.replace("replay: 0.25", "replay: 0.5")), commands)
+    assert commands.seen == WHOLE[4:]
+    sources = pq.read_table(commands.overrides["code"]["data.train_files"])["data_source"].to_pylist()
+    assert sources.count("arithmetic") == sources.count("humaneval")
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_stage_whose_predecessor_was_removed_is_refused(write, tmp_path):
+    go(write(), Commands())
+    shutil.rmtree(tmp_path / "out/stages/math")
+    with pytest.raises(ConfigError, match=r"stages.code=.*is there without math before it"):
+        go(tmp_path / "chain.yaml", Commands())
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -86,15 +86,14 @@ class _ChainRun:
 
     def go(self) -> Forgetting:
         """Everything that is not done yet, in order."""
-        started = sum(job.folder.is_dir() for job in self.jobs)
-        self._remember(started)
-        done = sum(job.is_finished() for job in self.jobs)
+        models = {"planner": _identity(self.planner), "reasoner": _identity(self.reasoner)}
+        open_manifest(self.folder, "chain", models, {"planner": self.planner, "reasoner": self.reasoner})
+        done = self._finished()
         for job in self.jobs[done:]:
             job.check(self.planner, self.reasoner)
         self.block, self.seed = self._evaluation_block()
         report = self._evaluate(done)
         for number, job in enumerate(self.jobs[done:], done + 1):
-            self._remember(number)
             title = f"stage {number}/{len(self.jobs)} {job.stage.name}"
             if not job.is_trained():
                 self._say(f"{title}: training from step {job.steps_done()} to {job.stage.steps}")
@@ -110,23 +109,32 @@ class _ChainRun:
     def _planner_after(self, stages: int) -> str:
         return str(self.jobs[stages - 1].planner) if stages else self.planner
 
-    def _remember(self, stages: int) -> None:
-        """Note what the first stages are made of, and refuse a folder in which they are made of something else."""
-        fixed: dict[str, Any] = {"planner": _identity(self.planner), "reasoner": _identity(self.reasoner)}
-        for number, job in enumerate(self.jobs[:stages], 1):
-            fixed |= {f"stage {number} {key}": value for key, value in job.fixed().items()}
-        open_manifest(self.folder, "chain", fixed, {"planner": self.planner, "reasoner": self.reasoner})
+    def _finished(self) -> int:
+        """How many stages are.
+
+        Raises:
+            ConfigError: one that was trained otherwise, or whose predecessor is missing.
+        """
+        for job in self.jobs:
+            job.check_inputs()
+        done = next((number for number, job in enumerate(self.jobs) if not job.is_finished()), len(self.jobs))
+        for job in self.jobs[done + 1 :]:
+            if job.steps_done():
+                fix = f"is there without {self.jobs[done].stage.name} before it; choose another --out, or remove it"
+                raise ConfigError(f"stages.{job.stage.name}", str(job.folder), fix)
+        return done
 
     def _evaluation_block(self) -> tuple[dict[str, Any], int]:
         """The file of the evaluation without its planners, and its seed; the rules are those of the first stage."""
         from omegaconf import OmegaConf
 
-        rsim = OmegaConf.to_container(self.jobs[0].compose(self.planner, self.reasoner).rsim, resolve=True)
+        config = self.jobs[0].compose(self.planner, self.reasoner)
+        rsim: Any = OmegaConf.to_container(config.rsim, resolve=True)
         given = self.chain.evaluation
         block = {
             **given,
-            "rules": {**{rule: rsim[name] for rule, name in RULES.items()}, **(given.get("rules") or {})},  # type: ignore[index,call-overload]
-            "scoring": {**rsim["scoring"], **(given.get("scoring") or {})},  # type: ignore[index,call-overload,dict-item]
+            "rules": {**{rule: rsim[name] for rule, name in RULES.items()}, **(given.get("rules") or {})},
+            "scoring": {**rsim["scoring"], **(given.get("scoring") or {})},
             "reasoners": {REASONER: self.reasoner},
             "datasets": test_files(self.chain),
         }
@@ -164,7 +172,7 @@ class _ChainRun:
 
 def test_files(chain: Chain) -> dict[str, str]:
     """What is evaluated: the test rows of all tasks, and the further datasets."""
-    tests = {name: str(data_folder(f"tasks.{name}", source) / "test.parquet") for name, source in chain.tasks.items()}
+    tests = {name: str(data_folder(name, source) / "test.parquet") for name, source in chain.tasks.items()}
     return {**tests, **chain.datasets}
 
 

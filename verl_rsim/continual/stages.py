@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from verl_rsim.data.replay import TRAIN, check_replay, mix
 from verl_rsim.errors import ConfigError, RsimError
 from verl_rsim.folders import MANIFEST, build_folder, digest, home
 
+INPUTS = "inputs.json"
 Run = Callable[[Sequence[str], Mapping[str, str]], int]
 """Runs a command with additions to the environment and returns its exit status; see :func:`verl_rsim.launch.run`."""
 
@@ -51,6 +53,7 @@ class Job:
         earlier: training rows of earlier tasks, by task; empty without replay.
         mixed: folder of the mix.
         seed: of the mix.
+        after: name of the state that it starts from.
     """
 
     stage: Stage
@@ -61,6 +64,7 @@ class Job:
     earlier: Mapping[str, Path]
     mixed: Path
     seed: int
+    after: str
 
     @property
     def planner(self) -> Path:
@@ -71,10 +75,10 @@ class Job:
         """Whether the planner of this stage is there; it is written in one step, after training."""
         return (self.folder / "exported" / MANIFEST).is_file()
 
-    def fixed(self) -> dict[str, Any]:
-        """What the stage's planner depends on, beside the planner before it and the reasoner."""
+    def inputs(self) -> dict[str, Any]:
+        """What the stage's planner depends on, beside the chain's first planner and the reasoner."""
         return {
-            "name": self.stage.name,
+            "after": self.after,
             "steps": self.stage.steps,
             "recipe": self.recipe,
             "overrides": list(self.overrides),
@@ -83,6 +87,21 @@ class Job:
             "earlier rows": {name: digest(path) for name, path in self.earlier.items()},
             "seed": self.seed,
         }
+
+    def check_inputs(self) -> None:
+        """Refuse to go on with, or from, a stage that was trained on something else.
+
+        Raises:
+            ConfigError: it was; one without a checkpoint yet is not refused.
+        """
+        if not self.steps_done():
+            return
+        old = json.loads((self.folder / INPUTS).read_text())
+        changed = [key for key, value in self.inputs().items() if old.get(key) != value]
+        if changed:
+            was = ", ".join(f"{key} {old.get(key)!r} before, {self.inputs()[key]!r} now" for key in changed)
+            fix = f"was trained otherwise ({was}); choose another --out, or change it back"
+            raise ConfigError(f"stages.{self.stage.name}", str(self.folder), fix)
 
     def train_file(self) -> Path:
         """The rows to train on, mixed at the first call."""
@@ -152,6 +171,7 @@ class Job:
         """
         starts = self.folder / "starts"
         starts.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.folder / INPUTS, json.dumps(self.inputs(), indent=1))
         metrics = starts / f"{len(list(starts.iterdir())) + 1:03}.jsonl"  # verl starts its file anew when it resumes
         command = launch.train_command(self.recipe, self.settings(planner, reasoner))
         status = run(command, {"VERL_FILE_LOGGER_PATH": str(metrics)})
@@ -197,7 +217,7 @@ def plan(chain: Chain, folder: Path) -> list[Job]:
     sources = {name: data_folder(f"learned.{name}", source) for name, source in chain.learned.items()}
     for stage in chain.stages:
         sources[stage.name] = data_folder(f"stages.{stage.name}.data", stage.data)
-    jobs = []
+    jobs: list[Job] = []
     for stage in chain.stages:
         earlier = {name: sources[name] / TRAIN for name in chain.earlier(stage)} if stage.replay else {}
         check_replay(sources[stage.name] / TRAIN, earlier, stage.replay)
@@ -211,6 +231,7 @@ def plan(chain: Chain, folder: Path) -> list[Job]:
                 earlier=earlier,
                 mixed=folder / "mixes" / stage.name,
                 seed=chain.seed,
+                after=chain.states[len(jobs)],
             )
         )
     return jobs
