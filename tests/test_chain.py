@@ -87,7 +87,7 @@ def test_a_chain_runs_to_its_end_and_again_does_nothing(write, home, tmp_path):
     same, shown = go(tmp_path / "chain.yaml", again)
     assert again.seen == []
     assert same == report
-    assert "code minus before, on the same questions" in shown
+    assert "After code minus before the chain" in shown
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == files
 
 
@@ -271,7 +271,6 @@ def test_a_chain_that_cannot_work_is_refused_before_anything_runs(write, old, ne
 def test_the_command_takes_the_planner_from_the_command_line(write, monkeypatch, tmp_path):
     commands = Commands()
     monkeypatch.setattr("verl_rsim.launch.run", commands)
-    monkeypatch.setattr("verl_rsim.continual.run.run_chain.__defaults__", (commands,))
     path = write(CHAIN.replace("planner: tiny-qwen2\n", ""))
     done = CliRunner().invoke(app, ["chain", str(path), "--planner", "tiny-qwen2", "--out", str(tmp_path / "o")])
     assert done.exit_code == 0, done.output

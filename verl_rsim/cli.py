@@ -81,7 +81,7 @@ def chain(
     console, folder = Console(), (out or home() / "chains" / path.stem).absolute()
     described = read_chain(path, planner)
     console.print(f"Results go to {folder}", highlight=False)
-    run_chain(described, folder, console)
+    run_chain(described, folder, console, launch.run)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -30,13 +30,12 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
     """Run a command to its end; a kill of this process kills it too, which Ray's processes notice (Linux only).
 
     Args:
-        environment: added to this process's, and to what every job is told: where home and metrics are.
+        environment: added to this process's, and to where home and metrics are.
 
     Returns:
         Its exit status.
     """
-    told = {HOME: str(home()), "VERL_FILE_LOGGER_ROOT": str(home() / "metrics"), **os.environ, **(environment or {})}
-    told[HOME] = str(home())  # absolute
+    told = {"VERL_FILE_LOGGER_ROOT": str(home() / "metrics"), **os.environ, HOME: str(home()), **(environment or {})}
     return subprocess.call(command, env=told, preexec_fn=_tie() if platform.system() == "Linux" else None)
 
 

@@ -23,10 +23,10 @@ from verl_rsim.evaluate.tables import Grid, difference_cells, interval, p_value
 REASONER = "reasoner"
 """The reasoner's name in the chain's evaluation."""
 MEANINGS = {
-    "average accuracy": "over all tasks learned so far",
-    "backward transfer": "what later stages did to earlier tasks; below 0 is forgetting",
-    "forward transfer": "what earlier stages did to tasks before their own",
-    "forgetting": "best accuracy so far minus the present one; above 0 is forgetting",
+    "average accuracy": "of all tasks learned",
+    "backward transfer": "below 0: forgotten",
+    "forward transfer": "above 0: of use later",
+    "forgetting": "above 0: forgotten",
 }
 
 
@@ -58,17 +58,18 @@ def grids(report: Forgetting, controls: Sequence[tuple[str, ...]] = ()) -> list[
     Args:
         controls: further rows of the matrix: name and cells.
     """
-    header = ("after", *(dataset.name for dataset in report.datasets))
-    rows = [(state, *map(interval, line)) for state, line in zip(report.states, report.accuracy, strict=True)]
+    header = ("state", *(dataset.name for dataset in report.datasets))
+    names = (report.states[0], *(f"after {state}" for state in report.states[1:]))
+    rows = [(name, *map(interval, line)) for name, line in zip(names, report.accuracy, strict=True)]
     tables = [Grid("Accuracy, %, with 95 % confidence intervals", header, (*controls, *rows))]
     defined = [measure for measure in report.measures if not math.isnan(measure.estimate.mean)]
     if len(report.states) > 1:
         tables.append(_measures(defined))
-    since_before = f"{report.states[-1]} minus {report.states[0]}, on the same questions"
-    since_learned = f"{report.states[-1]} minus the state right after the task was learned"
+    since_before = f"{names[-1]} minus before the chain, on the same questions"
+    since_learned = f"{names[-1]} minus right after the task was learned, on the same questions"
     for title, changes in ((since_before, report.since_before), (since_learned, report.since_learned)):
         if changes:
-            tables.append(_changes(title, changes))
+            tables.append(_changes(title[0].upper() + title[1:], changes))
     return tables
 
 
@@ -85,8 +86,8 @@ def _changes(title: str, changes: Sequence[Change]) -> Grid:
     for change in changes:
         estimate, balance, p, test = difference_cells(change.difference)
         questions = str(change.difference.questions)
-        rows.append((change.dataset, change.since, questions, estimate, balance, p, p_value(change.p_holm), test))
-    header = ("dataset", "since", "questions", "difference, points", "+/-", "p", "p (Holm)", "test")
+        rows.append((change.dataset, questions, estimate, balance, p, p_value(change.p_holm), test))
+    header = ("dataset", "n", "difference, points", "+/-", "p", "p (Holm)", "test")
     return Grid(title, header, tuple(rows))
 
 

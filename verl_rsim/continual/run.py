@@ -33,7 +33,7 @@ RULES = {"max_turns": "max_turns", "max_step_tokens": "max_step_tokens", "max_an
 """The evaluation's rules, by the settings in ``rsim`` that training plays by."""
 
 
-def run_chain(chain: Chain, folder: Path, console: Console, run: Run = launch.run) -> Forgetting:
+def run_chain(chain: Chain, folder: Path, console: Console, run: Run) -> Forgetting:
     """Do what the folder lacks, write and print the report.
 
     Args:
