@@ -14,6 +14,7 @@ import typer
 from verl_rsim.errors import RsimError
 from verl_rsim.evaluate.cli import mount
 from verl_rsim.folders import HOME, home
+from verl_rsim.recipe import locate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a planner and a reasoner with verl.")
 
@@ -58,20 +59,21 @@ def prepare_model(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(
     context: typer.Context,
-    recipe: Annotated[str, typer.Argument(help="A folder of verl_rsim/recipes, e.g. quickstart")],
+    recipe: Annotated[str, typer.Argument(help="E.g. quickstart, math_rsim/planner_0.5b_reasoner_7b")],
 ) -> None:
     """Run a recipe through verl's entry point; further arguments are hydra overrides."""
     os.environ[HOME] = str(home())
     os.environ.setdefault("VERL_FILE_LOGGER_ROOT", str(home() / "metrics"))
+    module, config = locate(recipe)
     command = [sys.executable, "-m", "verl.trainer.main_ppo"]
-    command += ["--config-path", f"pkg://verl_rsim.recipes.{recipe}", "--config-name", recipe, *context.args]
+    command += ["--config-path", f"pkg://{module}", "--config-name", config, *context.args]
     raise typer.Exit(subprocess.call(command))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def doctor(
     context: typer.Context,
-    recipe: Annotated[str | None, typer.Argument(help="A folder of verl_rsim/recipes; further: overrides")] = None,
+    recipe: Annotated[str | None, typer.Argument(help="As for train; further: overrides")] = None,
 ) -> None:
     """Look for what would keep a job from running here; with a recipe, also whether its two models will fit."""
     from rich.console import Console
