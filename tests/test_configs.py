@@ -13,7 +13,6 @@ from verl_rsim.schedule import build_schedule
 from verl_rsim.settings import parse_config
 
 ROOT = Path(__file__).parent.parent
-RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*/*.yaml"))
 
 
 def composed(module: str, name: str, *overrides: str):
@@ -76,21 +75,6 @@ def test_the_planners_links_work(base):
     assert not config.actor_rollout_ref.rollout.log_prob_use_dynamic_bsz
     config.actor_rollout_ref.rollout.n = 7
     assert config.planner.rollout.n == 7
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_recipes_compose(recipe):
-    config = composed(f"verl_rsim.recipes.{recipe}", recipe)
-    OmegaConf.resolve(config)
-    if recipe.startswith("grpo"):  # stock verl
-        assert "planner" not in config
-    else:
-        assert config.trainer.v1.trainer_mode == "rsim"
-        assert config.planner.model.path
-
-
-def test_there_are_recipes():
-    assert {"continual_code", "quickstart", "tiny"} <= set(RECIPES)
 
 
 def test_continual_code_freezes_the_reasoner_and_trains_the_planner_at_its_whole_weight():

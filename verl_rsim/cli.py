@@ -60,7 +60,7 @@ def prepare_model(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(
     context: typer.Context,
-    recipe: Annotated[str, typer.Argument(help="A folder of verl_rsim/recipes, e.g. quickstart")],
+    recipe: Annotated[str, typer.Argument(help="E.g. quickstart, math_rsim/planner_0.5b_reasoner_7b")],
 ) -> None:
     """Run a recipe through verl's entry point; further arguments are hydra overrides."""
     raise typer.Exit(launch.run(launch.train_command(recipe, context.args)))
@@ -87,7 +87,7 @@ def chain(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def doctor(
     context: typer.Context,
-    recipe: Annotated[str | None, typer.Argument(help="A folder of verl_rsim/recipes; further: overrides")] = None,
+    recipe: Annotated[str | None, typer.Argument(help="As for train; further: overrides")] = None,
 ) -> None:
     """Look for what would keep a job from running here; with a recipe, also whether its two models will fit."""
     from rich.console import Console

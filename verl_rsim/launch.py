@@ -11,14 +11,20 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from verl_rsim.folders import HOME, home
+from verl_rsim.recipe import locate
 
 _PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 def train_command(recipe: str, overrides: Sequence[str]) -> list[str]:
-    """Training by a recipe, through verl's entry point."""
+    """Training by a recipe, through verl's entry point.
+
+    Raises:
+        ConfigError: there is no such recipe.
+    """
+    module, config = locate(recipe)
     command = [sys.executable, "-m", "verl.trainer.main_ppo"]
-    return [*command, "--config-path", f"pkg://verl_rsim.recipes.{recipe}", "--config-name", recipe, *overrides]
+    return [*command, "--config-path", f"pkg://{module}", "--config-name", config, *overrides]
 
 
 def own_command(*arguments: str) -> list[str]:

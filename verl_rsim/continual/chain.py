@@ -40,7 +40,7 @@ class Stage:
         data: name of prepared data, or a folder with train.parquet and test.parquet.
         steps: of training.
         replay: share of the training rows that comes from earlier tasks, in [0, 1).
-        recipe: a folder of verl_rsim/recipes; the chain's if None.
+        recipe: its name, as for verl-rsim train; the chain's if None.
         overrides: hydra's, of this stage, after the chain's.
     """
 
@@ -167,7 +167,7 @@ def _stage(index: int, block: Any) -> Stage:
     if isinstance(stage.replay, bool) or not isinstance(stage.replay, int | float) or not 0 <= stage.replay < 1:
         raise ConfigError(f"{key}.replay", stage.replay, "must be a share in [0, 1): 0.2 makes a fifth of the rows old")
     if not (stage.recipe is None or isinstance(stage.recipe, str)):
-        raise ConfigError(f"{key}.recipe", stage.recipe, "must be the name of a folder of verl_rsim/recipes")
+        raise ConfigError(f"{key}.recipe", stage.recipe, "must be the name of a recipe")
     return dataclasses.replace(stage, overrides=_overrides(f"{key}.overrides", stage.overrides))
 
 

@@ -128,7 +128,7 @@ class Job:
         """The job's whole configuration.
 
         Raises:
-            ConfigError: no such recipe, or an override that does not go with it.
+            ConfigError: no such recipe, or an override that does not fit it.
         """
         from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
@@ -139,10 +139,10 @@ class Job:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # verl's, of engines that nobody asked for
                 return compose_recipe(self.recipe, self.settings(planner, reasoner))
-        except (HydraException, OmegaConfBaseException, ImportError) as error:
+        except (HydraException, OmegaConfBaseException) as error:
             why = " ".join(str(error).split())
-            fix = f"cannot be composed ({why}); check recipe and overrides"
-            raise ConfigError(f"stages.{self.stage.name}.recipe", self.recipe, fix) from None
+            fix = f"does not go with {self.recipe} ({why}); check the overrides"
+            raise ConfigError(f"stages.{self.stage.name}", list(self.overrides), fix) from None
 
     def check(self, planner: str, reasoner: str) -> None:
         """Refuse what cannot work, before anything is started.
