@@ -147,7 +147,7 @@ def test_a_chain_grows_by_stages_and_datasets(write, tmp_path):
         ("reasoner: tiny-llama", "reasoner: tiny-qwen2", r"holds another chain \(reasoner"),
         ("name: math", "name: sums", "stages.code=.*after 'math' before, 'sums' now"),
         ("recipe: tiny", "recipe: tiny\noverrides: [planner.actor.optim.lr=0.1]", "stages.math=.*overrides"),
-        ("recipe: tiny", "recipe: tiny\nseed: 3", "stages.math=.*seed 0 before, 3 now"),
+        ("recipe: tiny", "recipe: tiny\nseed: 3", "stages.code=.*seed 0 before, 3 now"),
         ("data: arithmetic", "data: humaneval", "stages.math=.*rows"),
     ],
 )

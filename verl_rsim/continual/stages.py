@@ -85,7 +85,7 @@ class Job:
             "replay": self.stage.replay,
             "rows": digest(self.data / TRAIN),
             "earlier rows": {name: digest(path) for name, path in self.earlier.items()},
-            "seed": self.seed,
+            "seed": self.seed if self.earlier else None,
         }
 
     def check_inputs(self) -> None:
@@ -94,7 +94,7 @@ class Job:
         Raises:
             ConfigError: it was; one without a checkpoint yet is not refused.
         """
-        if not self.steps_done():
+        if not (self.is_finished() or self.steps_done()):
             return
         old = json.loads((self.folder / INPUTS).read_text())
         changed = [key for key, value in self.inputs().items() if old.get(key) != value]
