@@ -6,10 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
-import yaml
-
 from verl_rsim.checkpoint import SavedState, finish, step_folder
 from verl_rsim.evaluate.conditions import ALONE, PLANNER
+from verl_rsim.evaluate.matrix import Matrix, read_matrix
 from verl_rsim.evaluate.questions import load_questions
 from verl_rsim.evaluate.records import RECORDS
 
@@ -43,8 +42,8 @@ class Commands:
             return self._do(name, lambda: self._train(name, given, Path(environment["VERL_FILE_LOGGER_PATH"])))
         if "export" in command:
             return self._do("export", lambda: self._export(Path(command[-1]), Path(command[-3])))
-        matrix = yaml.safe_load(Path(command[-3]).read_text())
-        name = f"transfer {','.join(matrix['planners'])}"
+        matrix = read_matrix(Path(command[-3]))
+        name = f"transfer {','.join(matrix.planners)}"
         return self._do(name, lambda: self._transfer(matrix, Path(command[-1])))
 
     def _do(self, name, act) -> int:
@@ -68,10 +67,10 @@ class Commands:
         shutil.copytree(model, out / "planner")
         (out / "planner/stage.json").write_text(checkpoint.parent.name)
 
-    def _transfer(self, matrix: dict, out: Path) -> None:
-        for dataset, source in matrix["datasets"].items():
-            questions = load_questions(source, matrix.get("limit")).questions
-            for state in matrix["planners"]:
+    def _transfer(self, matrix: Matrix, out: Path) -> None:
+        for dataset, source in matrix.datasets.items():
+            questions = load_questions(source, matrix.settings.limit).questions
+            for state in matrix.planners:
                 self._record(out / "reasoner" / dataset / state, PLANNER, questions, state, dataset)
             self._record(out / "reasoner" / dataset / "controls", ALONE, questions, ALONE, dataset)
 
