@@ -1,7 +1,7 @@
 # `make quickstart` and `make test` are all a newcomer needs; both make the environment first.
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= cpu,code,offline,report,dev
+EXTRAS ?= cpu,code,offline,report,serve,dev
 RECIPE ?= quickstart
 PLANNER ?= smollm2
 REASONER ?= smollm2

@@ -12,8 +12,9 @@ from typing import Annotated
 import typer
 
 from verl_rsim.errors import RsimError
-from verl_rsim.evaluate.cli import mount
+from verl_rsim.evaluate import cli as evaluation
 from verl_rsim.folders import HOME, home
+from verl_rsim.serve import cli as serving
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a planner and a reasoner with verl.")
 
@@ -151,7 +152,8 @@ def report(
     write_report(run_dir, metrics, out, formats.split(","), home(), Console(stderr=True))
 
 
-mount(app)
+evaluation.mount(app)
+serving.mount(app)
 
 
 def main() -> None:
