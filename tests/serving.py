@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import uvicorn
-
-from verl_rsim.serve.app import create_app
 from verl_rsim.serve.edge import LOOPBACK
+from verl_rsim.serve.server import Server, bind
 from verl_rsim.serve.service import Service
 
 
 @contextmanager
 def serving(service: Service, key: str | None = None) -> Iterator[str]:
     """Serve; gives the URL."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        app = create_app(service, key, LOOPBACK)
-        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
-        server = uvicorn.Server(config)
+    with bind("127.0.0.1", 0) as taken:
+        server = Server(service, key, LOOPBACK)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
         thread.start()
         until(lambda: server.started)

@@ -96,7 +96,8 @@ class HttpEngine(Engine):
         return ServedModel(cards[0]["id"], cards[0].get("root"), cards[0].get("max_model_len"))
 
     def check(self, codec: Codec) -> None:
-        """Make sure the endpoint continues token ids of this codec exactly and keeps to the allowed ones.
+        """Make sure the endpoint continues token ids of this codec exactly, keeps to the allowed ones and, if it can
+        be asked, has the same chat template.
 
         Raises:
             EngineError: it does not.
@@ -113,6 +114,19 @@ class HttpEngine(Engine):
             if tuple(choice.get("prompt_token_ids") or ids) != ids:
                 fix = "name the tokenizer the server uses"
                 raise EngineError(f"{self.name}: encodes text otherwise than the tokenizer given here; {fix}")
+        self._check_template(codec)
+
+    def _check_template(self, codec: Codec) -> None:
+        chat = [{"role": "user", "content": _PROBE}]
+        body = {"model": self.model.id, "messages": chat, "chat_template_kwargs": dict(codec.template_kwargs)}
+        try:
+            with httpx.Client(**self._options) as client:
+                response = client.post(f"{self.name}/tokenize", json=body)
+        except httpx.TransportError as error:
+            raise _unreachable(self.name, error) from error
+        if response.status_code == 200 and tuple(_content(response, self.name).get("tokens", ())) != codec.chat(chat):
+            fix = "name the tokenizer the server uses, with the chat template it was started with"
+            raise EngineError(f"{self.name}: its chat template is not that of the tokenizer given here; {fix}")
 
     async def start(self) -> None:
         if self._client is None:

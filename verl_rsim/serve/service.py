@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from verl_rsim.dialogue import Dialogue
@@ -33,9 +34,10 @@ class Service:
     limits: ServeLimits = field(default_factory=ServeLimits)
     name: str = "rsim"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.created = int(time.time())
         self.gate = Gate(self.limits)
+        self.ends: set[Callable[[ApiError], None]] = set()  # of the requests under way
         self.metrics = Metrics(self.gate)
         planner, reasoner = self.planner, self.reasoner
         self.dialogue = self.rules.dialogue(
@@ -60,6 +62,11 @@ class Service:
         """Free both models."""
         for player in (self.planner, self.reasoner):
             await player.close()
+
+    def end_all(self) -> None:
+        """End the requests under way."""
+        for end in self.ends:
+            end(ApiError(503, "The server is shutting down.", code="shutting_down"))
 
     def check(self, asked: ChatRequest) -> None:
         """Refuse what this server cannot do.

@@ -32,6 +32,7 @@ async def play_all(service: Service, asked: ChatRequest) -> AsyncGenerator[Event
         for task in tasks:
             task.add_done_callback(news.put_nowait)
         alarm = asyncio.get_running_loop().call_later(service.limits.timeout, news.put_nowait, late)
+        service.ends.add(news.put_nowait)
         try:
             playing, silent = len(tasks), True
             while playing:
@@ -51,6 +52,7 @@ async def play_all(service: Service, asked: ChatRequest) -> AsyncGenerator[Event
             service.metrics.whole.observe(time.monotonic() - began)
         finally:
             alarm.cancel()
+            service.ends.discard(news.put_nowait)
             for task in tasks:
                 task.cancel()
 
