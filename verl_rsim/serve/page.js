@@ -32,7 +32,11 @@ function begin(strategy) {
 }
 
 function finish() {
-  $("turns").lastElementChild?.removeAttribute("aria-busy");
+  const turn = $("turns").lastElementChild;
+  if (!turn) return;
+  turn.removeAttribute("aria-busy");
+  const shown = turn.querySelector("p");
+  shown.textContent = shown.textContent.trimEnd();
 }
 
 function write(text) {
