@@ -43,7 +43,7 @@ class Decoder:
 
 
 class StopFinder:
-    """Passes text on up to the first stop string; holds back what could be the beginning of one."""
+    """Passes text on up to the stop string that is complete first; holds back what could be the beginning of one."""
 
     def __init__(self, stops: Sequence[str]):
         self.stops = stops
@@ -55,10 +55,10 @@ class StopFinder:
         if self.found:
             return ""
         text = self._held + text
-        places = [place for stop in self.stops if (place := text.find(stop)) >= 0]
+        places = [(place + len(stop), place) for stop in self.stops if (place := text.find(stop)) >= 0]
         if places:
             self.found, self._held = True, ""
-            return text[: min(places)]
+            return text[: min(places)[1]]
         keep = max((_overlap(text, stop) for stop in self.stops), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
