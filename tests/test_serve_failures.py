@@ -96,6 +96,7 @@ def test_a_client_that_leaves_ends_the_work(letters, stream):
                 next(answer.iter_bytes())
         until(lambda: engine.cancelled == 2)
         until(lambda: service.gate.admitted == 0)
+        assert "rsim_clients_gone_total 1.0" in httpx.get(f"{url}/metrics").text
         assert post(url, max_tokens=3).status_code == 200
 
 

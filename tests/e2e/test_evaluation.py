@@ -97,8 +97,9 @@ def test_the_engine_in_the_process_and_the_one_behind_http_continue_alike(home, 
         try:
             for sampler in (one, other):
                 await check_told(sampler, requests[0])
+            pairs = [(await one(request), await other(request)) for request in requests]
             await check_served(planner, here)
-            return [(await one(request), await other(request)) for request in requests]
+            return pairs
         finally:
             for player in (planner, here, there):
                 await player.close()

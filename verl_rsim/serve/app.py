@@ -101,7 +101,6 @@ def _add_errors(app: FastAPI, service: Service) -> None:
     @app.exception_handler(ClientDisconnect)
     @app.exception_handler(ClientGone)
     async def gone(_: Request, __: Exception) -> Response:
-        service.metrics.gone.inc()
         return Response(status_code=499)
 
     @app.exception_handler(HTTPException)

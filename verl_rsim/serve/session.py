@@ -50,6 +50,9 @@ async def play_all(service: Service, asked: ChatRequest) -> AsyncGenerator[Event
                     service.metrics.first.observe(time.monotonic() - began)
                 yield event
             service.metrics.whole.observe(time.monotonic() - began)
+        except (GeneratorExit, asyncio.CancelledError):
+            service.metrics.gone.inc()
+            raise
         finally:
             alarm.cancel()
             service.ends.discard(news.put_nowait)
