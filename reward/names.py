@@ -23,7 +23,7 @@ _NAME = re.compile(
     | \[[A-Z]{{2,5}}\] | \|?[A-Z]{{2,4}}\|?
     | \(\s*{_SYMBOL}(?:\s*,\s*{_SYMBOL})*\s*\)
     | {_SYMBOL}
-    | (?:\\text\{{[^{{}}=]*\}}|[A-Za-z' ]|{_SYMBOL})+
+    | (?:\\text\{{[^{{}}=]*\}}|[A-Za-z' ]|{_GREEK}|(?<=[A-Za-z'])_(?:\{{\w+\}}|[A-Za-z0-9]))+
     )\s*(?:=|\\in(?![A-Za-z])|\\approx(?![A-Za-z]))\s*""",
     re.VERBOSE,
 )
