@@ -246,7 +246,7 @@ class RsimTrainer(Policy):
         return Path(self.config.trainer.default_local_dir).absolute()
 
     def _save_checkpoint(self) -> None:
-        """Save both policies and the data position as one checkpoint."""
+        """Save both policies, the data position and the guard's counts as one checkpoint."""
         folder = checkpoint.step_folder(self._checkpoint_root, self.global_steps)
         trained = tuple(policy.role for policy in self.policies if not policy.frozen)
         checkpoint.remove(folder)  # what an old run, or a save cut short, left there
@@ -256,7 +256,8 @@ class RsimTrainer(Policy):
                 path = str(folder / checkpoint.FOLDERS[policy.role])
                 policy.actor_rollout_wg.save_checkpoint(path, None, self.global_steps, max_ckpt_to_keep=None)
         torch.save(self.train_dataloader.state_dict(), folder / "data.pt")
-        state = checkpoint.SavedState(self.global_steps, self.schedule.index(self.global_steps), trained)
+        stage = self.schedule.index(self.global_steps)
+        state = checkpoint.SavedState(self.global_steps, stage, trained, self.guard.state())
         checkpoint.finish(self._checkpoint_root, state, self.config.trainer.get("max_actor_ckpt_to_keep"))
         self._saved_step = self.global_steps
         self.checkpoint_callback.on_save(
@@ -272,6 +273,7 @@ class RsimTrainer(Policy):
         state = checkpoint.read_state(folder)
         self._check_resumable(state)
         self.global_steps = state.step
+        self.guard.restore(state.guard)
         for policy in self.policies:
             if not policy.frozen and policy.role in state.trained:
                 path = str(folder / checkpoint.FOLDERS[policy.role])

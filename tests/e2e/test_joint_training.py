@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from verl_rsim.checkpoint import FOLDERS
+from verl_rsim.checkpoint import FOLDERS, read_state
 from verl_rsim.episode_log import read_log
 
 pytestmark = pytest.mark.e2e
@@ -275,6 +275,7 @@ def test_resuming_gives_the_same_numbers_and_a_killed_engine_ends_the_job(whole,
                "trainer.test_freq=-1", "trainer.save_freq=-1")  # fmt: skip
     job.wait_for_step(4, 600)
     assert "Resumed both policies" in job.log()
+    assert len(read_state(jobs.folder / "checkpoints/global_step_2").guard.lengths) == 2, "the guard's counts go along"
     for step in (3, 4):
         expected, found = whole.metrics()[step], job.metrics()[step]
         for key in SAME:
