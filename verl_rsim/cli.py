@@ -14,6 +14,7 @@ import typer
 from verl_rsim.errors import RsimError
 from verl_rsim.evaluate.cli import mount
 from verl_rsim.folders import HOME, home
+from verl_rsim.progress import quiet_bars
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a planner and a reasoner with verl.")
 
@@ -33,6 +34,7 @@ def prepare_data(
     code: Annotated[bool, typer.Option("--code", help="The answers of a file are tests (docs/rewards.md)")] = False,
 ) -> None:
     """Write verl parquet files from generated questions, a public dataset, or a .jsonl or .parquet file."""
+    quiet_bars()
     from verl_rsim.data.prepare import prepare
 
     folder = out or home() / "data" / Path(source).stem
@@ -47,6 +49,7 @@ def prepare_model(
     seed: Annotated[int, typer.Option(help="Of a tiny model's random weights")] = 0,
 ) -> None:
     """Make a model folder without a model hub."""
+    quiet_bars()
     from verl_rsim.models import prepare_smollm2, prepare_tiny
 
     folder = out or home() / "models" / name

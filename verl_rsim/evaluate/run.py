@@ -17,9 +17,9 @@ from verl_rsim.evaluate import answers
 from verl_rsim.evaluate.conditions import Table
 from verl_rsim.evaluate.manifest import open_manifest, weights_digest
 from verl_rsim.evaluate.players import Player
-from verl_rsim.evaluate.progress import shown
 from verl_rsim.evaluate.questions import Dataset, Question
 from verl_rsim.evaluate.records import Key, Record, RecordFile
+from verl_rsim.progress import shown
 from verl_rsim.reward.scorer import Scorer
 from verl_rsim.strategies import count_by_keyword
 

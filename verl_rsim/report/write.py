@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 
 from verl_rsim.episode_log import read_log, sources
 from verl_rsim.errors import ConfigError, DataError
+from verl_rsim.progress import shown
 from verl_rsim.report.browser import Pack
 from verl_rsim.report.facts import Facts, find_metrics, load_steps
 from verl_rsim.report.figure import write_png
@@ -74,12 +74,12 @@ def read_run(run_dir: Path, metrics: Path | None, home: Path, console: Console) 
         bytes_to_read = 0  # a run without a log still has its curves
     facts, pack = Facts(run_dir.resolve().name, []), Pack()
     run = ""
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("Reading episodes", total=bytes_to_read)
-        for record in read_log(run_dir, partial(progress.advance, task)) if bytes_to_read else ():
-            facts.add(record)
-            pack.add(record)
-            run = record.run
+    if bytes_to_read:
+        with shown(console, "Reading episodes (bytes)", bytes_to_read) as advance:
+            for record in read_log(run_dir, advance):
+                facts.add(record)
+                pack.add(record)
+                run = record.run
     console.print(f"Read {pack.count:,} episodes", highlight=False)
     facts.steps = load_steps(metrics or find_metrics(run_dir, run, home))
     facts.title = run or facts.title
