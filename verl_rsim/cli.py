@@ -119,11 +119,12 @@ def summary(
 
 @app.command()
 def replay(
-    path: Annotated[Path, typer.Argument(help="An episode file, or a run's folder")],
+    path: Annotated[Path, typer.Argument(help="An episode file, or the folder of a run or an evaluation")],
     step: Annotated[int | None, typer.Option(help="Of training")] = None,
     wrong: Annotated[bool, typer.Option("--wrong", help="Only wrong answers")] = False,
     strategy: Annotated[str | None, typer.Option(help="A strategy that was used, e.g. self_reflection")] = None,
     stop: Annotated[str | None, typer.Option(help="Why it ended, e.g. max_turns")] = None,
+    condition: Annotated[str | None, typer.Option(help="Of an evaluation, e.g. planner")] = None,
     search: Annotated[str | None, typer.Option(help="Text in question, steps or ground truth")] = None,
 ) -> None:
     """Show logged episodes in the terminal."""
@@ -132,18 +133,18 @@ def replay(
     from verl_rsim import replay as shown
     from verl_rsim.episode_log import read_log
 
-    wanted = shown.Filter(step, wrong, strategy, stop, search)
+    wanted = shown.Filter(step, wrong, strategy, stop, condition, search)
     if not shown.replay(read_log(path), wanted, Console()):
         typer.echo("No episode passes these filters.", err=True)
 
 
 @app.command()
 def report(
-    run_dir: Annotated[Path, typer.Argument(help="The run's folder (trainer.default_local_dir)")],
+    run_dir: Annotated[Path, typer.Argument(help="The run's folder (trainer.default_local_dir), or an evaluation's")],
     metrics: Annotated[
         Path | None, typer.Option(help="The .jsonl that verl's file logger wrote; default: found")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="File; default: report.html in the run's folder")] = None,
+    out: Annotated[Path | None, typer.Option(help="File; default: report.html in that folder")] = None,
     formats: Annotated[str, typer.Option("--format", help="Some of html,md,png,csv")] = "html",
 ) -> None:
     """Write what a run did as one file: curves, strategies, every logged episode."""

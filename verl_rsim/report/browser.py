@@ -30,8 +30,8 @@ class Pack:
         self.chunks: list[str] = []
         self.count = 0
         self._open: list[str] = []
-        self._columns: dict[str, list[Any]] = {name: [] for name in ("kind", "step", "sample", "right", "stop")}
-        self._columns |= {"strategies": [], "question": []}
+        names = ("kind", "condition", "step", "sample", "right", "stop", "strategies", "question")
+        self._columns: dict[str, list[Any]] = {name: [] for name in names}
         self._questions: dict[str, int] = {}
         self._snippets: list[str] = []
 
@@ -42,6 +42,7 @@ class Pack:
             self._snippets.append(" ".join(record.question.split())[:SNIPPET])
         row = {
             "kind": record.kind,
+            "condition": record.condition,
             "step": record.step,
             "sample": record.sample,
             "right": int(record.right),

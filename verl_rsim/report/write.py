@@ -26,9 +26,10 @@ def write_report(
     """Write a report.
 
     Args:
-        run_dir: ``trainer.default_local_dir`` of the run.
+        run_dir: ``trainer.default_local_dir`` of the run, or the folder of an evaluation.
         metrics: what verl's file logger wrote; None to look for it.
-        out: the file; None for ``report.{format}`` in the run's folder. Other formats get their own suffix.
+        out: the file; None for ``report.{format}`` in the run's folder, ``episodes.{format}`` in an evaluation's, which
+            has a report of its own. Other formats get their own suffix.
         formats: some of :data:`FORMATS`.
         home: ``$RSIM_HOME``.
         console: says how far it is.
@@ -54,7 +55,7 @@ def write_report(
     }
     written = []
     for name in formats:
-        path = (out or run_dir / "report.html").with_suffix(f".{name}")
+        path = (out or run_dir / ("episodes" if facts.is_evaluation else "report")).with_suffix(f".{name}")
         path.parent.mkdir(parents=True, exist_ok=True)
         writers[name](path, facts)
         console.print(f"Wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)", soft_wrap=True, highlight=False)
@@ -81,6 +82,7 @@ def read_run(run_dir: Path, metrics: Path | None, home: Path, console: Console) 
                 pack.add(record)
                 run = record.run
     console.print(f"Read {pack.count:,} episodes", highlight=False)
-    facts.steps = load_steps(metrics or find_metrics(run_dir, run, home))
+    if metrics or not facts.is_evaluation:
+        facts.steps = load_steps(metrics or find_metrics(run_dir, run, home))
     facts.title = run or facts.title
     return facts, pack
