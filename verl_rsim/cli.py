@@ -15,8 +15,12 @@ from verl_rsim.errors import RsimError
 from verl_rsim.evaluate.cli import mount
 from verl_rsim.folders import HOME, home
 from verl_rsim.progress import quiet_bars
+from verl_rsim.recipe import locate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a planner and a reasoner with verl.")
+
+
+Recipe = "A folder of verl_rsim/recipes, rsim_trainer, or a .yaml file"
 
 
 @app.command("prepare-data")
@@ -61,20 +65,20 @@ def prepare_model(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(
     context: typer.Context,
-    recipe: Annotated[str, typer.Argument(help="A folder of verl_rsim/recipes, e.g. quickstart")],
+    recipe: Annotated[str, typer.Argument(help=f"{Recipe}, e.g. quickstart")],
 ) -> None:
     """Run a recipe through verl's entry point; further arguments are hydra overrides."""
     os.environ[HOME] = str(home())
     os.environ.setdefault("VERL_FILE_LOGGER_ROOT", str(home() / "metrics"))
-    command = [sys.executable, "-m", "verl.trainer.main_ppo"]
-    command += ["--config-path", f"pkg://verl_rsim.recipes.{recipe}", "--config-name", recipe, *context.args]
-    raise typer.Exit(subprocess.call(command))
+    folder, name = locate(recipe)
+    command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-path", folder, "--config-name", name]
+    raise typer.Exit(subprocess.call([*command, *context.args]))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def doctor(
     context: typer.Context,
-    recipe: Annotated[str | None, typer.Argument(help="A folder of verl_rsim/recipes; further: overrides")] = None,
+    recipe: Annotated[str | None, typer.Argument(help=f"{Recipe}; further arguments: overrides")] = None,
 ) -> None:
     """Look for what would keep a job from running here; with a recipe, also whether its two models will fit."""
     from rich.console import Console
