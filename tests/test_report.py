@@ -263,6 +263,15 @@ def test_the_stages_become_bands():
     ]
 
 
+def test_the_alarms_are_named_with_their_steps():
+    on = {2: "ppo_kl", 3: "ppo_kl", 4: "ppo_kl", 6: "ppo_kl", 7: "zero_groups"}
+    quiet = {"guard/ppo_kl": 0.0, "guard/zero_groups": 0.0}
+    steps = [{"step": step, **quiet, f"guard/{on.get(step, 'ppo_kl')}": float(step in on)} for step in range(1, 8)]
+    assert Facts("", steps).alarms() == "ppo_kl at steps 2 to 4, 6; zero_groups at step 7"
+    assert Facts("", steps[:1]).alarms() == "none"
+    assert Facts("", [{"step": 1}]).alarms() is None, "no guard watched"
+
+
 def test_the_metrics_are_found_where_training_puts_them(tmp_path, monkeypatch):
     monkeypatch.delenv("VERL_FILE_LOGGER_ROOT", raising=False)
     monkeypatch.chdir(tmp_path)

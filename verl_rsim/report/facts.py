@@ -190,6 +190,15 @@ class Facts:
             found.append(Band(first, step["step"], *weights))
         return found
 
+    def alarms(self) -> str | None:
+        """The guard's alarms and the steps at which they were on, for people; None if no guard watched."""
+        names = sorted({key for step in self.steps for key in step if key.startswith("guard/")})
+        if not names:
+            return None
+        on = {name: [step["step"] for step in self.steps if step.get(name)] for name in names}
+        said = [f"{name.removeprefix('guard/')} at {_spans(steps)}" for name, steps in on.items() if steps]
+        return "; ".join(said) or "none"
+
     def phases(self) -> list[Phase]:
         """Where the time of a step goes, longest first; without the step as a whole."""
         names = {key for step in self.steps for key in step if key.startswith("timing_s/")} - {"timing_s/step"}
@@ -204,6 +213,17 @@ class Facts:
     def _curve(self, metric: str, label: str, tone: str) -> Curve:
         points = [(step["step"], step[metric]) for step in self.steps if isinstance(step.get(metric), int | float)]
         return Curve(label, tone, tuple(_thinned(points)), metric.startswith("val-"))
+
+
+def _spans(steps: Sequence[int]) -> str:
+    """Ascending steps in words: neighbours as a span."""
+    spans: list[list[int]] = []
+    for step in steps:
+        if spans and step == spans[-1][-1] + 1:
+            spans[-1][1:] = [step]
+        else:
+            spans.append([step])
+    return f"step{'s' if len(steps) > 1 else ''} " + ", ".join(" to ".join(map(str, span)) for span in spans)
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -82,6 +82,7 @@ def write_page(path: Path, facts: Facts, pack: Pack) -> None:
         facts=facts,
         version=__version__,
         summary=summary(facts),
+        alarms=facts.alarms(),
         style=Markup(assets.joinpath("page.css").read_text()),
         script=Markup(assets.joinpath("page.js").read_text()),
         titles=[strategy.title for strategy in STRATEGIES],

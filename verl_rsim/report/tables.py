@@ -15,7 +15,7 @@ COLUMNS = ("table", "group", "step", "name", "measure", "value", "low", "high", 
 
 def write_markdown(path: Path, facts: Facts) -> None:
     """Write the tables that a person reads."""
-    parts = [f"# {facts.title}", summary(facts)]
+    parts = [f"# {facts.title}", summary(facts), *([f"Alarms: {said}"] if (said := facts.alarms()) else [])]
     if pair := facts.pair():
         rows = comparison(pair[0].tally, pair[1].tally)
         head = ["", pair[0].label, pair[1].label]
