@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from verl_rsim.cli import app
 from verl_rsim.episode_log import EpisodeLog, read_log
 from verl_rsim.errors import ConfigError, DataError
+from verl_rsim.report.browser import snippets
 from verl_rsim.report.charts import ticks
 from verl_rsim.report.facts import Facts, find_metrics
 
@@ -261,6 +262,12 @@ def test_the_stages_become_bands():
         (3, 3, 0.5),
         (4, 4, 0.0),
     ]
+
+
+def test_the_list_shows_where_questions_differ():
+    assert snippets(["Solve this: 7 + 5", "Solve this: 71 - 3"]) == ["… 7 + 5", "… 71 - 3"]
+    assert snippets(["Solve this: 7 + 5", "Why?"]) == ["Solve this: 7 + 5", "Why?"]
+    assert snippets(["Alone"]) == ["Alone"]
 
 
 def test_the_alarms_are_named_with_their_steps():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import os
 from typing import Any
 
 from verl_rsim.episodes import EpisodeRecord, to_json
@@ -14,6 +15,8 @@ CHUNK = 100
 """Episodes in a chunk."""
 SNIPPET = 100
 """Characters of a question that the list shows."""
+KEPT = 500
+"""Characters of it that are kept until it is known how all of them begin."""
 
 _DIGITS = {strategy.name: str(index) for index, strategy in enumerate(STRATEGIES)}
 
@@ -39,7 +42,7 @@ class Pack:
         """Append an episode; its number is the count before."""
         question = self._questions.setdefault(record.question_id, len(self._questions))
         if question == len(self._snippets):
-            self._snippets.append(" ".join(record.question.split())[:SNIPPET])
+            self._snippets.append(" ".join(record.question.split())[:KEPT])
         row = {
             "kind": record.kind,
             "condition": record.condition,
@@ -67,7 +70,14 @@ class Pack:
             self._close()
         about = {"chunk": CHUNK, "count": self.count, "titles": [strategy.title for strategy in STRATEGIES]}
         about["names"] = [strategy.name for strategy in STRATEGIES]
-        return packed(json.dumps({**about, "columns": self._columns, "snippets": self._snippets}))
+        return packed(json.dumps({**about, "columns": self._columns, "snippets": snippets(self._snippets)}))
+
+
+def snippets(questions: list[str]) -> list[str]:
+    """What tells questions apart: their text from the word in which they first differ."""
+    common = os.path.commonprefix(questions) if len(questions) > 1 else ""
+    start = common.rfind(" ") + 1
+    return [("… " if start else "") + question[start : start + SNIPPET] for question in questions]
 
 
 def packed(text: str) -> str:

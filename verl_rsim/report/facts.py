@@ -59,7 +59,8 @@ class Band:
     @property
     def label(self) -> str:
         """For people."""
-        return f"planner {self.planner:g}, reasoner {self.reasoner:g}"
+        steps = f"step {self.first}" if self.first == self.last else f"steps {self.first} to {self.last}"
+        return f"{steps}: planner {self.planner:g}, reasoner {self.reasoner:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,11 @@ _PANELS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
     ("Turns per answer", (("rsim/turns", "training", "planner"), ("val-rsim/turns", "validation", "planner"))),
     ("Tokens per step", (("rsim/step_tokens", "training", "reasoner"),
                        ("val-rsim/step_tokens", "validation", "reasoner"))),
+    ("Questions that teach nothing (share)", (("{role}/zero_groups", "{role}", "{role}"),)),
+    ("Obedience of the reasoner", (("strategy/obedience", "training", "reasoner"),
+                                   ("val-strategy/obedience", "validation", "reasoner"))),
+    ("Cut off by a token limit (share)", (("rsim/truncated", "training", "reasoner"),
+                                          ("val-rsim/truncated", "validation", "reasoner"))),
 )  # fmt: skip
 
 
