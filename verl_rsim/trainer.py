@@ -127,11 +127,11 @@ class RsimTrainer(Policy):
         episodes = episodes_of(rows["reasoner"])
         if self.rsim.reward.group_diversity:
             add_group_diversity(rows["planner"], rows["reasoner"], episodes, self.rsim.reward.group_diversity)
-        metrics |= episode_metrics(episodes)
-        with marked_timer("episode_log", timing_raw):
+        with marked_timer("records", timing_raw):
+            metrics |= episode_metrics(episodes)
+            metrics |= group_metrics(rows["reasoner"].keys, [e["reward_extra_info"] for e in episodes])
             self._log_episodes(episodes)
         metrics["rsim/stage"] = self.schedule.index(self.global_steps)
-        metrics |= group_metrics(rows["reasoner"].keys, [e["reward_extra_info"] for e in episodes])
         for policy, weight in ((self.planner, stage.planner_weight), (self, stage.reasoner_weight)):
             self.watchdog.progress(f"step {self.global_steps}: {policy.role}'s update")
             rows[policy.role] = policy.learn(rows[policy.role], weight, metrics, timing_raw)
@@ -218,10 +218,11 @@ class RsimTrainer(Policy):
     ) -> None:
         """verl's batch metrics of each policy that learned, under its role; those of the whole step once."""
         metrics.update({"training/global_step": global_steps, "training/epoch": epoch})
+        with marked_timer("batch_metrics", timing_raw):
+            for policy in self.policies:
+                if metrics[f"{policy.role}/weight"] > 0:
+                    metrics.update(policy.batch_metrics(self._rows[policy.role], timing_raw, global_steps, epoch))
         metrics.update({f"timing_s/{name}": seconds for name, seconds in timing_raw.items()})
-        for policy in self.policies:
-            if metrics[f"{policy.role}/weight"] > 0:
-                metrics.update(policy.batch_metrics(self._rows[policy.role], timing_raw, global_steps, epoch))
 
     def _log_rollout_data(self, batch: KVBatchMeta, timing_raw: dict, rollout_data_dir: str) -> None:
         """Each policy's rows, decoded with its own tokenizer, into a folder of its own."""
