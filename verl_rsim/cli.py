@@ -20,7 +20,7 @@ from verl_rsim.recipe import locate
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a planner and a reasoner with verl.")
 
 
-Recipe = "A folder of verl_rsim/recipes, rsim_trainer, or a .yaml file"
+Recipe = "A recipe, a .yaml file, or rsim_trainer"
 
 
 @app.command("prepare-data")
@@ -65,7 +65,7 @@ def prepare_model(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(
     context: typer.Context,
-    recipe: Annotated[str, typer.Argument(help=f"{Recipe}, e.g. quickstart")],
+    recipe: Annotated[str, typer.Argument(help=f"{Recipe}; e.g. quickstart, math_rsim/planner_0.5b_reasoner_7b")],
 ) -> None:
     """Run a recipe through verl's entry point; further arguments are hydra overrides."""
     os.environ[HOME] = str(home())

@@ -39,7 +39,7 @@ def check_job(recipe: str, overrides: Sequence[str], console: Console) -> Iterat
 
             rsim = validate_job(config)
     except (HydraException, OmegaConfBaseException) as error:
-        yield broken("recipe", f"{recipe}: {error}", "name a recipe or a .yaml, and keys it has")
+        yield broken("recipe", f"{recipe}: {error}", "name keys that it has")
         return
     except RsimError as error:
         yield broken("recipe", str(error), "change that setting")

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.e2e
 
 REWARD = Path(__file__).with_name("varied_reward.py")
 DETERMINISTIC = [
+    "rsim.reward.group_diversity=0.5",
     "reward.reward_manager.name=naive",
     f"reward.custom_reward_function.path={REWARD}",
     "rsim.deterministic=true",
@@ -188,6 +189,18 @@ def test_the_planner_alone_has_a_kl_term_that_starts_at_zero(whole):
     assert not any("reasoner/kl_loss" in step for step in steps.values())
 
 
+def test_the_planner_learns_from_all_parts_of_its_reward(whole):
+    steps = whole.metrics()
+    for step in (1, 2, 3, 4):
+        assert 0 < steps[step]["planner/reward/group_diversity"] <= 0.5, "random choices of siblings differ"
+    for step in (1, 2, 4):
+        assert steps[step]["planner/score/mean"] == pytest.approx(parts_of_reward(steps[step]), abs=1e-5)
+
+
+def parts_of_reward(step: dict) -> float:
+    return sum(v for key, v in step.items() if key.startswith("planner/reward/") and not key.endswith("/std"))
+
+
 def test_the_untrained_planner_is_uniform_over_nine(whole):
     assert whole.metrics()[1]["planner/entropy"] == pytest.approx(math.log(9), abs=0.1)
 
@@ -303,7 +316,7 @@ def test_a_frozen_reasoner_only_serves_and_a_killed_worker_ends_the_job(jobs, ho
     """Chat injection, free decoding and coding tasks, the other ways, on the same occasion."""
     write_coding_tasks(jobs.folder / "coding.parquet", home)
     job = jobs("frozen", "rsim.train=[planner]", "rsim.schedule=joint", "rsim.injection=chat",
-               "rsim.planner_decoding=free", *CODING, "rsim.reward.group_diversity=0.5",
+               "rsim.planner_decoding=free", *CODING,
                "trainer.default_local_dir=frozen", "trainer.total_training_steps=1000",
                "trainer.val_before_train=false", "trainer.test_freq=-1", "trainer.save_freq=2",
                "trainer.max_actor_ckpt_to_keep=null",
@@ -317,9 +330,7 @@ def test_a_frozen_reasoner_only_serves_and_a_killed_worker_ends_the_job(jobs, ho
         assert steps[step]["planner/log_prob_gap/mean"] <= 1e-3, "free decoding: over the whole vocabulary"
         assert "timing_s/reasoner/update" not in steps[step]
         assert steps[step]["reasoner/acc"] == steps[step]["reasoner/passed"] == 0, "random letters pass no test"
-        assert 0 < steps[step]["planner/reward/group_diversity"] <= 0.5
-        parts = [v for key, v in steps[step].items() if key.startswith("planner/reward/") and not key.endswith("/std")]
-        assert steps[step]["planner/score/mean"] == pytest.approx(sum(parts), abs=1e-5), "the reward it learns from"
+        assert steps[step]["planner/score/mean"] == pytest.approx(parts_of_reward(steps[step]), abs=1e-5)
         reasons = {key: value for key, value in steps[step].items() if key.startswith("reasoner/reason/")}
         assert sum(reasons.values()) == pytest.approx(1)
     assert any(steps[step]["rsim/unparsed"] > 0 for step in (1, 2, 3)), "a random planner writes no strategy"
