@@ -10,10 +10,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from verl_rsim import cpu, machine
-from verl_rsim.doctor_job import compose_recipe, plan_of
+from verl_rsim.doctor_job import plan_of
 from verl_rsim.errors import ConfigError
 from verl_rsim.preflight import GIB, estimate, peaks
-from verl_rsim.recipe import locate, recipes
+from verl_rsim.recipe import compose_recipe, locate, recipes
 from verl_rsim.validation import validate_job
 
 RECIPES = recipes()
@@ -97,8 +97,8 @@ def test_models_have_the_sizes_their_names_say(models, monkeypatch):
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones():
-    assert locate("tiny") == ("verl_rsim.recipes.tiny", "tiny")
-    assert locate("ablations/joint") == ("verl_rsim.recipes.ablations", "joint")
+    assert locate("tiny") == ("pkg://verl_rsim.recipes.tiny", "tiny")
+    assert locate("ablations/joint") == ("pkg://verl_rsim.recipes.ablations", "joint")
     with pytest.raises(ConfigError, match=r"recipe='tinny'.*quickstart.*tiny"):
         locate("tinny")
     with pytest.raises(ConfigError, match="choose one of"):

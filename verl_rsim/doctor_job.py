@@ -18,26 +18,12 @@ from verl_rsim import cpu, machine
 from verl_rsim.doctor import GIB, Finding, broken, fine, warning
 from verl_rsim.errors import RsimError
 from verl_rsim.preflight import LABELS, Line, ModelSize, RolePlan, estimate, peaks
-from verl_rsim.recipe import locate
+from verl_rsim.recipe import compose_recipe
 
 TIGHT = 0.9
 """A peak above this share of the memory is a warning: the estimate is good to about a fifth."""
 SMALLEST_SHOWN = GIB // 100
 BYTES = {"fp32": 4, "float32": 4}
-
-
-def compose_recipe(recipe: str, overrides: Sequence[str]) -> DictConfig:
-    """The whole configuration of a recipe.
-
-    Raises:
-        ConfigError: there is no such recipe.
-        hydra.errors.HydraException: an override does not fit.
-    """
-    from hydra import compose, initialize_config_module
-
-    module, name = locate(recipe)
-    with initialize_config_module(module, version_base=None):
-        return compose(name, overrides=list(overrides))
 
 
 def check_job(recipe: str, overrides: Sequence[str], console: Console) -> Iterator[Finding]:
