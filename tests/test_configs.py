@@ -10,7 +10,6 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parent.parent
-RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*/*.yaml"))
 
 
 def composed(module: str, name: str, *overrides: str):
@@ -73,18 +72,3 @@ def test_the_planners_links_work(base):
     assert not config.actor_rollout_ref.rollout.log_prob_use_dynamic_bsz
     config.actor_rollout_ref.rollout.n = 7
     assert config.planner.rollout.n == 7
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_recipes_compose(recipe):
-    config = composed(f"verl_rsim.recipes.{recipe}", recipe)
-    OmegaConf.resolve(config)
-    if recipe.startswith("grpo"):  # stock verl
-        assert "planner" not in config
-    else:
-        assert config.trainer.v1.trainer_mode == "rsim"
-        assert config.planner.model.path
-
-
-def test_there_are_recipes():
-    assert {"quickstart", "tiny"} <= set(RECIPES)

@@ -18,23 +18,12 @@ from verl_rsim import cpu, machine
 from verl_rsim.doctor import GIB, Finding, broken, fine, warning
 from verl_rsim.errors import RsimError
 from verl_rsim.preflight import LABELS, Line, ModelSize, RolePlan, estimate, peaks
+from verl_rsim.recipe import compose_recipe
 
 TIGHT = 0.9
 """A peak above this share of the memory is a warning: the estimate is good to about a fifth."""
 SMALLEST_SHOWN = GIB // 100
 BYTES = {"fp32": 4, "float32": 4}
-
-
-def compose_recipe(recipe: str, overrides: Sequence[str]) -> DictConfig:
-    """The whole configuration of a recipe.
-
-    Raises:
-        hydra.errors.HydraException: there is no such recipe or key.
-    """
-    from hydra import compose, initialize_config_module
-
-    with initialize_config_module(f"verl_rsim.recipes.{recipe}", version_base=None):
-        return compose(recipe, overrides=list(overrides))
 
 
 def check_job(recipe: str, overrides: Sequence[str], console: Console) -> Iterator[Finding]:
@@ -50,7 +39,7 @@ def check_job(recipe: str, overrides: Sequence[str], console: Console) -> Iterat
 
             rsim = validate_job(config)
     except (HydraException, OmegaConfBaseException) as error:
-        yield broken("recipe", f"{recipe}: {error}", "name a folder of verl_rsim/recipes, and keys that it has")
+        yield broken("recipe", f"{recipe}: {error}", "name keys that it has")
         return
     except RsimError as error:
         yield broken("recipe", str(error), "change that setting")

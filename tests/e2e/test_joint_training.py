@@ -2,7 +2,7 @@
 
 One job trains on two ranks, validates and saves; a second one resumes from its middle, must reach the same numbers, and
 is then killed at one engine: it must end with an error that says so and leave no process behind. A third one, on one
-rank, has a frozen reasoner.
+rank, has a frozen reasoner and saves for an alarm; a fourth one is stopped by an alarm.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from verl_rsim.checkpoint import FOLDERS
+from verl_rsim.checkpoint import FOLDERS, finished, read_state
 from verl_rsim.episode_log import read_log
 
 pytestmark = pytest.mark.e2e
 
 REWARD = Path(__file__).with_name("varied_reward.py")
 DETERMINISTIC = [
+    "rsim.reward.group_diversity=0.5",
     "reward.reward_manager.name=naive",
     f"reward.custom_reward_function.path={REWARD}",
     "rsim.deterministic=true",
@@ -187,6 +189,18 @@ def test_the_planner_alone_has_a_kl_term_that_starts_at_zero(whole):
     assert not any("reasoner/kl_loss" in step for step in steps.values())
 
 
+def test_the_planner_learns_from_all_parts_of_its_reward(whole):
+    steps = whole.metrics()
+    for step in (1, 2, 3, 4):
+        assert 0 < steps[step]["planner/reward/group_diversity"] <= 0.5, "random choices of siblings differ"
+    for step in (1, 2, 4):
+        assert steps[step]["planner/score/mean"] == pytest.approx(parts_of_reward(steps[step]), abs=1e-5)
+
+
+def parts_of_reward(step: dict) -> float:
+    return sum(v for key, v in step.items() if key.startswith("planner/reward/") and not key.endswith("/std"))
+
+
 def test_the_untrained_planner_is_uniform_over_nine(whole):
     assert whole.metrics()[1]["planner/entropy"] == pytest.approx(math.log(9), abs=0.1)
 
@@ -258,10 +272,14 @@ def test_each_policys_rows_are_dumped_in_its_own_words(whole, jobs):
 
 
 def test_nothing_is_left_of_a_finished_job(whole):
+    assert_nothing_is_left(whole)
+
+
+def assert_nothing_is_left(job: Job) -> None:
     end = time.monotonic() + 30
-    while whole.processes() and time.monotonic() < end:
-        time.sleep(1)
-    assert not whole.processes()
+    while job.processes() and time.monotonic() < end:
+        time.sleep(0.5)
+    assert not [" ".join(process.cmdline())[:80] for process in job.processes()]
 
 
 SAME = ("planner/loss", "reasoner/loss", "planner/grad_norm", "reasoner/grad_norm", "planner/reward", "rsim/turns",
@@ -275,6 +293,7 @@ def test_resuming_gives_the_same_numbers_and_a_killed_engine_ends_the_job(whole,
                "trainer.test_freq=-1", "trainer.save_freq=-1")  # fmt: skip
     job.wait_for_step(4, 600)
     assert "Resumed both policies" in job.log()
+    assert len(read_state(jobs.folder / "checkpoints/global_step_2").guard.lengths) == 2, "the guard's counts go along"
     for step in (3, 4):
         expected, found = whole.metrics()[step], job.metrics()[step]
         for key in SAME:
@@ -294,12 +313,14 @@ def write_coding_tasks(path: Path, home: Path) -> None:
 
 
 def test_a_frozen_reasoner_only_serves_and_a_killed_worker_ends_the_job(jobs, home):
-    """Chat injection, free decoding and coding tasks, the other ways, on the same occasion."""
+    """Chat injection, free decoding, turn-level advantages and coding tasks, the other ways, on the same occasion."""
     write_coding_tasks(jobs.folder / "coding.parquet", home)
     job = jobs("frozen", "rsim.train=[planner]", "rsim.schedule=joint", "rsim.injection=chat",
-               "rsim.planner_decoding=free", *CODING, "rsim.reward.group_diversity=0.5",
+               "rsim.planner_decoding=free", *CODING, "rsim.planner_adv_estimator=turn_grpo",
                "trainer.default_local_dir=frozen", "trainer.total_training_steps=1000",
-               "trainer.val_before_train=false", "trainer.test_freq=-1", "trainer.save_freq=2")  # fmt: skip
+               "trainer.val_before_train=false", "trainer.test_freq=-1", "trainer.save_freq=2",
+               "trainer.max_actor_ckpt_to_keep=null",
+               "rsim.guard.one_strategy={action:save,limit:0.0,steps:1}")  # fmt: skip
     job.wait_for_step(3, 600)
     steps = job.metrics()
     assert [steps[step]["rsim/failed"] for step in (1, 2, 3)] == [4, 0, 0], "no score can be made of the first task"
@@ -309,16 +330,37 @@ def test_a_frozen_reasoner_only_serves_and_a_killed_worker_ends_the_job(jobs, ho
         assert steps[step]["planner/log_prob_gap/mean"] <= 1e-3, "free decoding: over the whole vocabulary"
         assert "timing_s/reasoner/update" not in steps[step]
         assert steps[step]["reasoner/acc"] == steps[step]["reasoner/passed"] == 0, "random letters pass no test"
-        assert 0 < steps[step]["planner/reward/group_diversity"] <= 0.5
-        parts = [v for key, v in steps[step].items() if key.startswith("planner/reward/") and not key.endswith("/std")]
-        assert steps[step]["planner/score/mean"] == pytest.approx(sum(parts), abs=1e-5), "the reward it learns from"
+        assert steps[step]["planner/score/mean"] == pytest.approx(parts_of_reward(steps[step]), abs=1e-5)
         reasons = {key: value for key, value in steps[step].items() if key.startswith("reasoner/reason/")}
         assert sum(reasons.values()) == pytest.approx(1)
     assert any(steps[step]["rsim/unparsed"] > 0 for step in (1, 2, 3)), "a random planner writes no strategy"
     saved = jobs.folder / "frozen/global_step_2"
     assert {path.name for path in saved.iterdir()} == {"planner", "data.pt", "rsim.json"}
+    assert job.log().count("WARNING: step 1: alarm one_strategy: the share of the commonest strategy is") == 1
+    by_alarm = [path.name for path in finished(saved.parent)]
+    assert by_alarm == ["global_step_1", "global_step_2"], "the first by the alarm, which saves once"
     assert re.search(r"'--load_format',\s*'auto'", re.sub(r"\x1b\[[0-9;]*m|\(vLLMHttpServer pid=\d+\)", "", job.log()))
     assert "died" in kill(job, "ray::WorkerDict", 2)
+
+
+def test_an_alarm_stops_the_job_and_the_last_checkpoint_stays(jobs):
+    job = jobs("stopped", "rsim.schedule=joint", "rsim.guard.zero_groups={action:stop,limit:0.1,steps:2}",
+               "trainer.default_local_dir=stopped", "trainer.total_training_steps=1000", "trainer.save_freq=1",
+               "trainer.val_before_train=false", "trainer.test_freq=-1",
+               "trainer.logger=[file,tensorboard]")  # fmt: skip
+    assert job.wait(300) == 1
+    said = (
+        r"TrainingCollapsed: step 2: .*alarm zero_groups \(reasoner\): .* above rsim.guard.zero_groups.limit=0.1 for 2"
+    )
+    assert re.search(said, job.log()), job.log()[-3000:]
+    assert set(job.metrics()) == {1, 2}, "the step that stops is logged"
+    assert job.metrics()[2]["guard/zero_groups"] == 1
+    assert [path.name for path in finished(jobs.folder / "stopped")] == ["global_step_1"]
+    (events,) = (jobs.folder / "tensorboard_log").rglob("events.*")
+    for name in ("strategy/entropy", "planner/pg_loss", "reasoner/reward", "guard/zero_groups"):
+        logged = {event.step: event.value for event in EventAccumulator(str(events)).Reload().Scalars(name)}
+        assert logged == pytest.approx({step: job.metrics()[step][name] for step in (1, 2)}), name
+    assert_nothing_is_left(job)
 
 
 def kill(job: Job, name: str, count: int) -> str:
@@ -329,8 +371,5 @@ def kill(job: Job, name: str, count: int) -> str:
     found[0].send_signal(signal.SIGKILL)
     assert job.wait(60) != 0
     assert time.monotonic() - killed < 60
-    end = time.monotonic() + 20
-    while job.processes() and time.monotonic() < end:
-        time.sleep(0.5)
-    assert not [" ".join(p.cmdline())[:80] for p in job.processes()]
+    assert_nothing_is_left(job)
     return job.log()
