@@ -87,6 +87,14 @@ def test_a_stream_says_the_same_piece_by_piece(client):
     assert len({chunk.id for chunk in chunks}) == 1
 
 
+def test_the_clients_helper_for_streams(client):
+    with client.chat.completions.stream(model="rsim", messages=ASK, seed=3) as stream:
+        kinds = {event.type for event in stream}
+        final = stream.get_final_completion()
+    assert {"chunk", "content.delta", "content.done"} <= kinds
+    assert final.choices[0].message.content == ask(client).choices[0].message.content
+
+
 def test_strategies_appear_where_they_are_asked_for(client):
     def told(**options):
         return ask(client, extra_body={"rsim": options}).choices[0]
@@ -120,6 +128,20 @@ def test_a_stop_string_ends_the_answer_and_the_work(client, service, stream):
     assert (reason, rsim["stop"], rsim["turns"][-1]["end"]) == ("stop", "stop_string", "stop_string")
     assert rsim["turns"][-1]["tokens"] == len("Zwei und drei → fünf, n")
     assert service.reasoner.engine.cancelled == cancelled + 1
+
+
+def test_injection_as_user_turns(letters):
+    def rule(prompt: str, seed: int) -> str:
+        return f"Step {prompt.count('<a>')}.␄"
+
+    service = Service(*seat(letters, rule, TypingEngine), Rules(3, 40, 20, injection="chat"))
+    with serving(service) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        whole = ask(client).choices[0]
+        texts, reasons, _ = joined(ask(client, stream=True))
+    steps = len(whole.rsim["turns"])
+    assert steps > 1
+    assert texts[0] == whole.message.content == "\n\n".join(f"Step {i + 1}." for i in range(steps))
+    assert reasons[0] == whole.finish_reason == ("stop" if whole.rsim["stop"] == "termination" else "length")
 
 
 @pytest.mark.parametrize("bound", ["max_tokens", "max_completion_tokens"])

@@ -207,6 +207,10 @@ def test_another_host_name_is_refused(letters):
         port = url.rpartition(":")[2]
         for host in ("localhost", f"localhost:{port}", "127.0.0.1", "[::1]:80"):
             assert httpx.get(f"{url}/health", headers={"Host": host}).status_code == 200
+        asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+        answer = httpx.options(f"{url}/v1/chat/completions", headers=asked)
+        assert answer.status_code == 405
+        assert not [name for name in answer.headers if name.startswith("access-control")]
         for host in ("evil.example", "localhost.evil.example", "", "[::1"):
             answer = httpx.get(f"{url}/health", headers={"Host": host})
             assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_host")

@@ -24,7 +24,7 @@ def serve(
     timeout: Annotated[float, typer.Option(help="Seconds a request may take")] = 300.0,
     drain: Annotated[float, typer.Option(help="Seconds for requests under way at the end")] = 30.0,
     max_n: Annotated[int, typer.Option(help="Answers of one request")] = 8,
-    max_body: Annotated[int, typer.Option(help="Bytes of a request")] = 1 << 20,
+    max_body: Annotated[int, typer.Option(help="Bytes of a request")] = 1 << 18,
     max_turns: Annotated[int, typer.Option()] = 6,
     max_step_tokens: Annotated[int, typer.Option()] = 128,
     max_answer_tokens: Annotated[int, typer.Option()] = 128,

@@ -32,7 +32,7 @@ class ServeLimits:
     concurrency: int = 32
     queue: int = 256
     max_n: int = 8
-    max_body: int = 1 << 20
+    max_body: int = 1 << 18
     timeout: float = 300.0
     drain: float = 30.0
 

@@ -153,8 +153,8 @@ def parse(body: bytes) -> ChatRequest:
     if not isinstance(raw, dict):
         raise ApiError(400, "The body must be a JSON object.", code="invalid_json")
     asked = {key: value for key, value in raw.items() if value is not None and key not in IGNORED}
-    for key in UNSUPPORTED.keys() & asked.keys():
-        if asked.pop(key) not in UNSUPPORTED[key]:
+    for key, nothing in UNSUPPORTED.items():
+        if key in asked and asked.pop(key) not in nothing:
             raise ApiError(400, f"{key} is not supported by this server.", param=key, code="unsupported_parameter")
     try:
         return ChatRequest.model_validate(asked)
