@@ -23,6 +23,7 @@ import pkgutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from verl_rsim.dialogue import Stop
 from verl_rsim.errors import ConfigError, RsimError
@@ -38,22 +39,28 @@ class Interaction:
         accuracy: of the reasoner's answer, in [0, 1].
         strategies: names in the order of use.
         stop: why the interaction ended.
-        unparsed: turns in which a free-form planner named no strategy.
+        unparsed: positions of the turns in which a free-form planner named no strategy.
         step_tokens: tokens of each of the reasoner's steps.
     """
 
     accuracy: float
     strategies: tuple[str, ...]
     stop: Stop
-    unparsed: int = 0
+    unparsed: tuple[int, ...] = ()
     step_tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PlannerScore:
-    """The weighted terms of a planner's reward by name."""
+    """A planner's reward, taken apart in two ways.
+
+    Attributes:
+        parts: the weighted terms by name.
+        turns: what each turn brought: the costs of its own choice; the last one also what the whole interaction earned.
+    """
 
     parts: Mapping[str, float]
+    turns: Sequence[float]
 
     @property
     def total(self) -> float:
@@ -90,20 +97,22 @@ class PlannerScorer:
         terminated = float(interaction.stop is Stop.TERMINATION)
         if config.termination_if_right:
             terminated *= interaction.accuracy
-        parts = {
-            "accuracy": config.accuracy * interaction.accuracy,
-            "termination": config.termination * terminated,
-            "diversity": -config.diversity * repeat_share(interaction.strategies, config.max_repeats),
-            "unparsed": -config.unparsed * (interaction.unparsed / turns if turns else 0.0),
-            "turn_cost": -config.turn_cost * turns,
-            "token_cost": -config.token_cost * sum(interaction.step_tokens) / 1000,
+        repeated = repeats(interaction.strategies, config.max_repeats)
+        by_turn = {
+            "diversity": [-config.diversity / turns * (turn in repeated) for turn in range(turns)],
+            "unparsed": [-config.unparsed / turns * (turn in interaction.unparsed) for turn in range(turns)],
+            "turn_cost": [-config.turn_cost] * turns,
+            "token_cost": [-config.token_cost * tokens / 1000 for tokens in interaction.step_tokens],
         }
+        earned = {"accuracy": config.accuracy * interaction.accuracy, "termination": config.termination * terminated}
         for name, (weight, term) in self._own.items():
             value = term(interaction)
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise RsimError(f"rsim.reward.terms.{name} returned {value!r}; it must return a finite number")
-            parts[name] = weight * value
-        return PlannerScore(parts)
+            earned[name] = weight * value
+        brought = [math.fsum(costs) for costs in zip_longest(*by_turn.values(), fillvalue=0.0)]
+        brought[-1:] = [math.fsum((*brought[-1:], *earned.values()))]
+        return PlannerScore(earned | {name: math.fsum(costs) for name, costs in by_turn.items()}, brought)
 
 
 def load_term(key: str, path: str) -> Term:
@@ -126,15 +135,15 @@ def load_term(key: str, path: str) -> Term:
     return term
 
 
-def repeat_share(strategies: Sequence[str], max_repeats: int) -> float:
-    """Share of turns that repeat a strategy used more than ``max_repeats`` times before; 0 for no turns."""
+def repeats(strategies: Sequence[str], max_repeats: int) -> frozenset[int]:
+    """Positions of the turns that repeat a strategy used more than ``max_repeats`` times before."""
     used: Counter[str] = Counter()
-    repeats = 0
-    for name in strategies:
+    found = set()
+    for turn, name in enumerate(strategies):
         if name != CONTINUATION and used[name] > max_repeats:
-            repeats += 1
+            found.add(turn)
         used[name] += 1
-    return repeats / len(strategies) if strategies else 0.0
+    return frozenset(found)
 
 
 def group_diversity(siblings: Sequence[Sequence[int | str]]) -> list[float]:

@@ -14,7 +14,7 @@ REFLECT, DECOMPOSE, TERMINATE = map(strategy_index, ("self_reflection", "decompo
 def summary(strategies, stop, lengths, keywords=None, ends=None):
     return {
         "strategies": strategies,
-        "unparsed": 0,
+        "unparsed": [],
         "stop": stop,
         "step_tokens": lengths,
         "step_ends": ends or ["delimiter"] * len(strategies),

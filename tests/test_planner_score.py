@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from verl_rsim.reward.planner_score import Interaction, PlannerScorer, group_diversity, repeat_share
+from verl_rsim.reward.planner_score import Interaction, PlannerScorer, group_diversity, repeats
 
 from verl_rsim.dialogue import Stop
 from verl_rsim.errors import ConfigError, RsimError
@@ -15,17 +15,19 @@ MAX_TURNS = 6
 
 
 def test_repeats_count_beyond_the_allowance_and_continuation_is_exempt():
-    assert repeat_share([], 0) == 0
-    assert repeat_share(["validation"] * 4, 1) == 2 / 4  # the third and fourth: used more than once before
-    assert repeat_share(["validation"] * 4, 0) == 3 / 4
-    assert repeat_share(["continuation"] * 9, 0) == 0
+    assert repeats([], 0) == set()
+    assert repeats(["validation"] * 4, 1) == {2, 3}, "the third and fourth: used more than once before"
+    assert repeats(["validation"] * 4, 0) == {1, 2, 3}
+    assert repeats(["continuation"] * 9, 0) == set()
 
 
 def test_the_reward_is_the_sum_of_its_parts():
     config = RewardConfig(
         accuracy=1.0, termination=0.2, diversity=0.5, unparsed=0.3, turn_cost=0.01, token_cost=0.1, max_repeats=0
     )
-    said = Interaction(1.0, ("validation", "validation", "termination", "continuation"), Stop.TERMINATION, 1, (100, 50))
+    said = Interaction(
+        1.0, ("validation", "validation", "termination", "continuation"), Stop.TERMINATION, (0,), (100, 50)
+    )
     score = PlannerScorer(config).score(said)
     expected = {
         "accuracy": 1.0,
@@ -37,7 +39,10 @@ def test_the_reward_is_the_sum_of_its_parts():
     }
     assert score.parts == pytest.approx(expected)
     assert score.total == pytest.approx(1.0 + 0.2 - 0.125 - 0.075 - 0.04 - 0.015)
-    assert PlannerScorer(config).score(Interaction(0.0, (), Stop.BUDGET)).total == 0
+    choices = [-0.3 / 4 - 0.01 - 0.01, -0.5 / 4 - 0.01 - 0.005, -0.01]
+    assert score.turns == pytest.approx([*choices, 1.0 + 0.2 - 0.01]), "each turn bears the costs of its own choice"
+    nothing = PlannerScorer(config).score(Interaction(0.0, (), Stop.BUDGET))
+    assert nothing.total == sum(nothing.turns) == 0
 
 
 def brevity(interaction: Interaction) -> float:

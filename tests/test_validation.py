@@ -92,6 +92,7 @@ CASES = {
         "reward.reward_manager.name",
         "would ignore reward.custom_reward_function",
     ),
+    "no estimator": (["rsim.planner_adv_estimator=grop"], "rsim.planner_adv_estimator", "choose one of"),
     "remax": (["algorithm.adv_estimator=remax"], "algorithm.adv_estimator", "no baselines"),
     "group filter": (["algorithm.filter_groups.enable=true"], "algorithm.filter_groups.metric", "of both roles"),
     "top_p": (["planner.rollout.top_p=0.9"], "planner.rollout.top_p", "must be 1"),

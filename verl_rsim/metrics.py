@@ -37,7 +37,7 @@ def interaction_metrics(summaries: Sequence[Mapping[str, Any]]) -> dict[str, flo
         "rsim/step_tokens": fmean(lengths) if lengths else 0.0,
         **{f"rsim/step_end/{end.value}": ends[end.value] / turns for end in StepEnd},
         "rsim/truncated": sum(map(_truncated, summaries)) / total,
-        "rsim/unparsed": sum(summary["unparsed"] for summary in summaries) / turns,
+        "rsim/unparsed": sum(len(summary["unparsed"]) for summary in summaries) / turns,
         "rsim/interactions": total,
         "planner/generated_tokens": sum(summary["choice_tokens"] for summary in summaries),
         "reasoner/generated_tokens": sum(lengths),

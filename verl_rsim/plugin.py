@@ -34,6 +34,10 @@ def _register_reward_managers(_module) -> None:
     import_module("verl_rsim.reward.manager")
 
 
+def _register_advantages(module) -> None:
+    module.register_adv_est("turn_grpo")(import_module("verl_rsim.turn_advantage").turn_grpo)
+
+
 def _register_trainer(module) -> None:
     module.trainer_base.TRAINER_REGISTRY["rsim"] = _make_trainer
 
@@ -46,6 +50,7 @@ for _name, _hook in {
     "verl.experimental.agent_loop": _register_agent_loop,
     "verl.workers.engine": _register_engines,
     "verl.experimental.reward_loop.reward_manager": _register_reward_managers,
+    "verl.trainer.ppo.core_algos": _register_advantages,
     "verl.trainer.ppo.v1": _register_trainer,
 }.items():
     wrapt.register_post_import_hook(_hook, _name)

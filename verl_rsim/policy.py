@@ -182,6 +182,7 @@ def planner_config(config: DictConfig) -> DictConfig:
     """The configuration of the planner's policy: the whole one, with the planner's block as ``actor_rollout_ref``."""
     derived = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     derived.actor_rollout_ref = derived.pop("planner")
+    derived.algorithm.adv_estimator = derived.rsim.planner_adv_estimator or derived.algorithm.adv_estimator
     derived.reward.num_workers = 0  # the reasoner's policy has them
     derived.reward.reward_model.enable = False
     return derived

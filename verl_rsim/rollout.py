@@ -8,10 +8,12 @@ is computed from that score here.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
 import ray
+import torch
 from omegaconf import OmegaConf
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
@@ -43,14 +45,29 @@ def role_of(key: str) -> str:
 
 
 class RsimRow(AgentLoopOutput):
-    """A row that keeps the reward of its own role, where verl copies the last row's to all."""
+    """A row that keeps the reward of its own role, where verl copies the last row's to all.
+
+    Attributes:
+        turn_rewards: what each turn brought; None: all at the end.
+    """
+
+    turn_rewards: list[float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The row's fields for TransferQueue, with this role's reward at its last token."""
+        """The row's fields for TransferQueue, with this role's reward at its last token, or each turn's at its own."""
         reward = self.extra_fields.get("reward_extra_info", {}).get(f"{self.extra_fields['role']}_reward")
         if reward is not None:
             self.reward_score = reward
-        return super().as_dict()
+        fields = super().as_dict()
+        rewards = fields.pop("turn_rewards", None)
+        if rewards and len(ends := turn_ends(self.response_mask)) == len(rewards):
+            fields["rm_scores"][ends] = torch.tensor(rewards)
+        return fields
+
+
+def turn_ends(mask: Sequence[int]) -> list[int]:
+    """Positions of the last generated token of each turn."""
+    return [i for i, (here, after) in enumerate(zip(mask, (*mask[1:], 0), strict=True)) if here and not after]
 
 
 def build_codec(model: Any, template_kwargs: Any) -> Codec:
@@ -209,7 +226,7 @@ def summary(episode: Episode) -> dict[str, Any]:
     """What the metrics need of an episode, in plain types."""
     return {
         "strategies": [turn.strategy for turn in episode.turns],
-        "unparsed": sum(not turn.parsed for turn in episode.turns),
+        "unparsed": [position for position, turn in enumerate(episode.turns) if not turn.parsed],
         "stop": episode.stop.value,
         "step_tokens": [len(turn.step.token_ids) for turn in episode.turns],
         "step_ends": [turn.step_end.value for turn in episode.turns],
@@ -254,10 +271,11 @@ class RsimAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
                 accuracy=info["acc"],
                 strategies=tuple(STRATEGIES[index].name for index in episode["strategies"]),
                 stop=Stop(episode["stop"]),
-                unparsed=episode["unparsed"],
+                unparsed=tuple(episode["unparsed"]),
                 step_tokens=tuple(episode["step_tokens"]),
             )
         )
+        outputs[PLANNER_ROW].turn_rewards = list(score.turns)
         info |= {"reasoner_reward": float(final.reward_score), "planner_reward": score.total}
         info |= {f"planner_{name}": value for name, value in score.parts.items()}
         final.extra_fields["reward_extra_info"] = info

@@ -137,6 +137,7 @@ class RsimConfig:
     reward: RewardConfig = field(default_factory=RewardConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
+    planner_adv_estimator: str | None = None
     console: str = "verl"
     deterministic: bool = False
     seed: int = 0

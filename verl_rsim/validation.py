@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from verl.trainer.distillation import is_distillation_enabled
-from verl.trainer.ppo.utils import need_critic
+from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
 from verl.utils.config import omega_conf_to_dataclass
 
 from verl_rsim import cpu
@@ -53,9 +53,7 @@ def validate_job(config: DictConfig) -> RsimConfig:
 
 
 def _check_verl_options(config: DictConfig) -> None:
-    if need_critic(config):
-        fix = "rSIM has no critic; choose an estimator that needs none, e.g. grpo"
-        raise ConfigError("algorithm.adv_estimator", str(config.algorithm.adv_estimator), fix)
+    _check_advantages(config)
     if config.reward.reward_model.enable and not config.reward.reward_model.enable_resource_pool:
         fix = "a reward model on the training GPUs scores too late for the planner; give it its own pool"
         raise ConfigError("reward.reward_model.enable_resource_pool", False, fix)
@@ -65,8 +63,6 @@ def _check_verl_options(config: DictConfig) -> None:
         raise ConfigError("reward.reward_manager.name", manager, fix)
     if is_distillation_enabled(config.get("distillation")):
         raise ConfigError("distillation.enabled", True, "rSIM has no teacher; set it to False")
-    if str(config.algorithm.adv_estimator) == "remax":
-        raise ConfigError("algorithm.adv_estimator", "remax", "verl's trainer gives it no baselines; choose e.g. grpo")
     groups = config.algorithm.get("filter_groups")
     if groups and groups.enable and groups.metric == "reward":
         fix = "compares rewards of both roles; choose acc, planner_reward or reasoner_reward"
@@ -78,6 +74,21 @@ def _check_verl_options(config: DictConfig) -> None:
     ):
         if agent.get(key) != wanted:
             raise ConfigError(f"actor_rollout_ref.rollout.agent.{key}", agent.get(key), f"must be {wanted}")
+
+
+def _check_advantages(config: DictConfig) -> None:
+    for key in ("algorithm.adv_estimator", "rsim.planner_adv_estimator"):
+        if (chosen := OmegaConf.select(config, key)) is None:
+            continue
+        name = getattr(chosen, "value", str(chosen))
+        if name == "gae":
+            raise ConfigError(key, name, "rSIM has no critic; choose an estimator that needs none, e.g. grpo")
+        if name == "remax":
+            raise ConfigError(key, name, "verl's trainer gives it no baselines; choose e.g. grpo")
+        if name not in ADV_ESTIMATOR_REGISTRY:
+            raise ConfigError(
+                key, name, f"choose one of {', '.join(sorted(set(ADV_ESTIMATOR_REGISTRY) - {'gae', 'remax'}))}"
+            )
 
 
 def _check_data(config: DictConfig) -> int | None:

@@ -313,10 +313,10 @@ def write_coding_tasks(path: Path, home: Path) -> None:
 
 
 def test_a_frozen_reasoner_only_serves_and_a_killed_worker_ends_the_job(jobs, home):
-    """Chat injection, free decoding and coding tasks, the other ways, on the same occasion."""
+    """Chat injection, free decoding, turn-level advantages and coding tasks, the other ways, on the same occasion."""
     write_coding_tasks(jobs.folder / "coding.parquet", home)
     job = jobs("frozen", "rsim.train=[planner]", "rsim.schedule=joint", "rsim.injection=chat",
-               "rsim.planner_decoding=free", *CODING,
+               "rsim.planner_decoding=free", *CODING, "rsim.planner_adv_estimator=turn_grpo",
                "trainer.default_local_dir=frozen", "trainer.total_training_steps=1000",
                "trainer.val_before_train=false", "trainer.test_freq=-1", "trainer.save_freq=2",
                "trainer.max_actor_ckpt_to_keep=null",
