@@ -1,7 +1,7 @@
 """Whether a text gives the right answer to a question with a verifiable one: mathematics, numbers, options and more.
 
-The text's answer is found (:mod:`.extract`), then compared by the rules of its type (:mod:`.answers`) and, where that
-takes a computer algebra system, by math-verify, in worker processes that can be killed (:mod:`.worker_pool`).
+The text's answer is found (:mod:`.extract`), then compared by the rules of its type (:mod:`.answers`) and, where it
+takes algebra, by math-verify, in worker processes that can be killed (:mod:`.worker_pool`).
 It does not see the question: an answer that merely rewrites a symbolic question is right if it equals the truth.
 """
 

@@ -6,13 +6,12 @@ import contextlib
 import csv
 import json
 import re
-import shutil
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from browser import emulate_scheme, headless
 from episode_records import STEPS, episode, run_of
-from selenium import webdriver
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -42,17 +41,9 @@ def run_dir(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def browser(run_dir):
     """The page in headless Chromium, its episodes unpacked."""
-    paths = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
-    assert all(paths.values()), f"this test needs a browser: sudo apt-get install chromium chromium-driver ({paths})"
-    options = webdriver.ChromeOptions()
-    options.binary_location = paths["chromium"]
-    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1000"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(paths["chromedriver"]))
-    open_page(driver, run_dir / "report.html")
-    yield driver
-    driver.quit()
+    with headless() as driver:
+        open_page(driver, run_dir / "report.html")
+        yield driver
 
 
 def open_page(driver, path: Path) -> None:
@@ -151,14 +142,9 @@ def test_two_episodes_of_a_question_stand_side_by_side(page, run_dir):
 
 
 def test_the_page_follows_the_colour_scheme(page):
-    def ground(scheme: str) -> str:
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        return page.execute_script("return getComputedStyle(document.body).backgroundColor")
-
-    assert ground("light") == "rgb(251, 251, 250)"
-    assert ground("dark") == "rgb(20, 23, 27)"
-    ground("light")
+    assert emulate_scheme(page, "light") == "rgb(251, 251, 250)"
+    assert emulate_scheme(page, "dark") == "rgb(20, 23, 27)"
+    emulate_scheme(page, "light")
 
 
 def test_the_page_asks_no_network_and_fits_a_small_screen(page):
