@@ -1,7 +1,7 @@
 # `make quickstart` and `make test` are all a newcomer needs; both make the environment first.
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= cpu,code,offline,report,dev
+EXTRAS ?= cpu,code,offline,report,serve,dev
 RECIPE ?= quickstart
 PLANNER ?= smollm2
 REASONER ?= smollm2
@@ -45,12 +45,12 @@ sandbox:
 	  apt-get install -qq --no-install-recommends -y $(SANDBOX); } || \
 	  { echo "The tests grade programs in a sandbox: sudo apt-get install $(SANDBOX)" >&2; exit 1; }
 
-# What the report is opened in.
+# What the report and the server's page are opened in.
 BROWSER := chromium chromium-driver
 browser:
 	@command -v chromedriver > /dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
 	  apt-get install -qq --no-install-recommends -y $(BROWSER); } || \
-	  { echo "The tests open the report in a browser: sudo apt-get install $(BROWSER)" >&2; exit 1; }
+	  { echo "The tests open pages in a browser: sudo apt-get install $(BROWSER)" >&2; exit 1; }
 
 test: env sandbox browser
 	$(BIN)/python -m pytest

@@ -1,7 +1,7 @@
 """Whether a text gives the right answer to a question with a verifiable one: mathematics, numbers, options and more.
 
-The text's answer is found (:mod:`.extract`), compared by the rules of its type (:mod:`.answers`) and, only where that
-takes a computer algebra system, handed to math-verify in worker processes that can be killed (:mod:`.worker_pool`).
+The text's answer is found (:mod:`.extract`), then compared by the rules of its type (:mod:`.answers`) and, where it
+takes algebra, by math-verify, in worker processes that can be killed (:mod:`.worker_pool`).
 It does not see the question: an answer that merely rewrites a symbolic question is right if it equals the truth.
 """
 
@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 
 from verl_rsim.reward.answer_types import DEFAULT_TYPE, SOURCES, AnswerTypes
-from verl_rsim.reward.answers import AnswerType, fallback, judge
+from verl_rsim.reward.answers import AnswerType, fallback
 from verl_rsim.reward.extract import find_answer, last_boxed
 from verl_rsim.reward.verdict import Verdict
 from verl_rsim.reward.worker_pool import Ending, WorkerPool
@@ -27,8 +27,8 @@ class MathScorer:
     """Scores answers; thread-safe, and bounded in time and memory whatever the text holds.
 
     Args:
-        workers: processes for what needs algebra. They start at once and are warm before their first answer.
-        timeout: seconds of wall clock for one answer there; one that takes longer is wrong.
+        workers: processes that compare. They start at once and are warm before their first answer.
+        timeout: seconds of wall clock for one answer; one that takes longer is wrong.
         sources: ``data_source`` or a shell pattern of it to the type of its answers; see :class:`.AnswerTypes`.
         tolerance: relative, of FLOAT, FINANCIAL and LIST answers.
         memory_bytes: address space of a worker.
@@ -56,7 +56,7 @@ class MathScorer:
         self._pool = WorkerPool("verl_rsim.reward.math_worker", workers, timeout, memory_bytes)
 
     def score(self, text: str, truth: str, data_source: str | AnswerType | None = None) -> Verdict:
-        """Whether a text's answer is the ground truth; blocks until one of the workers is free, if it needs one.
+        """Whether a text's answer is the ground truth; blocks until one of the workers is free.
 
         Args:
             data_source: the row's source, or the type of its answer.
@@ -73,13 +73,10 @@ class MathScorer:
             return Verdict(0.0, False, "no_answer")
         if len(answer) > max(MAX_ANSWER_CHARS, 2 * len(truth)):
             return Verdict(0.0, True, "too_long")
-        try:
-            right = judge(answer, truth, kind, self.tolerance, _leave_to_a_worker)
-        except _NeedsAlgebraError:
-            outcome = self._pool.run(answer, truth, kind.value, self.tolerance)
-            if outcome.ending is not Ending.DONE:
-                return Verdict(0.0, True, outcome.ending.value)
-            right = outcome.value
+        outcome = self._pool.run(answer, truth, kind.value, self.tolerance)
+        if outcome.ending is not Ending.DONE:
+            return Verdict(0.0, True, outcome.ending.value)
+        right = outcome.value
         return Verdict(float(right), True, "right" if right else "wrong")
 
     def check_truth(self, truth: str, data_source: str | AnswerType | None = None) -> None:
@@ -97,11 +94,3 @@ class MathScorer:
     def close(self) -> None:
         """Kill the workers."""
         self._pool.close()
-
-
-class _NeedsAlgebraError(Exception):
-    """The comparison takes a computer algebra system."""
-
-
-def _leave_to_a_worker(given: str, wanted: str, tolerance: float) -> bool:
-    raise _NeedsAlgebraError

@@ -14,8 +14,10 @@ _GREEK = (
     r"\\(?:alpha|beta|gamma|Gamma|delta|Delta|epsilon|varepsilon|zeta|eta|theta|Theta|kappa|lambda|Lambda|mu|nu|xi|rho|"
     r"sigma|tau|phi|varphi|Phi|chi|psi|Psi|omega|Omega|ell)(?![A-Za-z])"
 )
-_SYMBOL = rf"(?:[A-Za-z]|{_GREEK})'*(?:_(?:\{{\w+\}}|\w))?'*"
+_SUBSCRIPT = r"(?<=[A-Za-z'])_(?:\{\w+\}|\w)"
+_SYMBOL = rf"(?:[A-Za-z]|{_GREEK})'*(?:{_SUBSCRIPT})?'*"
 _ARGUMENTS = r"\s*\(\s*\w+(?:\s*,\s*\w+)*\s*\)"
+# The branches of the last repetition begin with different letters: else a sentence would take for ever to be no name.
 _NAME = re.compile(
     rf"""(
     m?\s*\\(?:angle|triangle|vec|overline|overrightarrow|hat|bar|mathcal|mathbb)(?![A-Za-z])\s*\{{?\s*{_SYMBOL}[A-Z]{{0,3}}\}}?
@@ -23,7 +25,7 @@ _NAME = re.compile(
     | \[[A-Z]{{2,5}}\] | \|?[A-Z]{{2,4}}\|?
     | \(\s*{_SYMBOL}(?:\s*,\s*{_SYMBOL})*\s*\)
     | {_SYMBOL}
-    | (?:\\text\{{[^{{}}=]*\}}|[A-Za-z' ]|{_SYMBOL})+
+    | (?:\\text\{{[^{{}}=]*\}}|[A-Za-z' ]|{_GREEK}|{_SUBSCRIPT})+
     )\s*(?:=|\\in(?![A-Za-z])|\\approx(?![A-Za-z]))\s*""",
     re.VERBOSE,
 )

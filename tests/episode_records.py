@@ -22,6 +22,7 @@ def episode(*strategies: str, question: str = "What is 1 + 1?", **values) -> Epi
     """An interaction that used these strategies; it ended by *termination* if that is the last of them."""
     stop = "termination" if strategies and strategies[-1] == "termination" else "max_turns"
     fixed = {"kind": "validation", "step": 0, "question_id": f"{hash(question):x}"[-12:], "sample": 0, "stop": stop}
+    fixed |= {"reasoner_reward": 0.0, "planner_reward": 0.0}
     return EpisodeRecord(
         **{**fixed, "question": question, "turns": tuple(map(turn, strategies)), "truth": "2", **values}
     )

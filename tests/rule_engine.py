@@ -30,7 +30,7 @@ class RuleEngine(Engine):
     async def start(self) -> None:
         self.starts += 1
 
-    async def generate(self, prompt_ids, params) -> Generation:
+    async def generate(self, prompt_ids, params, watch=None) -> Generation:
         if self.dies_after is not None and len(self.requests) >= self.dies_after:
             raise EngineError("rule: the engine failed")
         self.requests.append((tuple(prompt_ids), dict(params)))
@@ -49,11 +49,43 @@ class RuleEngine(Engine):
         self.at_once -= 1
         return Generation(ids, (-0.5,) * len(ids))
 
+    async def check_health(self) -> None:
+        if self.dies_after is not None and len(self.requests) >= self.dies_after:
+            raise EngineError("rule: the engine failed")
+
     async def close(self) -> None:
         self.closes += 1
 
 
-def seat(letters: Codec, rule: Callable[[str, int], str], **options) -> tuple[Planner, Reasoner]:
-    """A planner that draws labels, and a reasoner that writes by ``rule``."""
+class TypingEngine(RuleEngine):
+    """A rule engine that takes ``pace`` seconds a token and tells who watches.
+
+    Attributes:
+        cancelled: generations that were ended from outside.
+        breaks_after: so many tokens of a generation, with an EngineError.
+    """
+
+    def __init__(self, *arguments, pace: float = 0.0, breaks_after: int | None = None, **options):
+        super().__init__(*arguments, **options)
+        self.pace, self.breaks_after, self.cancelled = pace, breaks_after, 0
+
+    async def generate(self, prompt_ids, params, watch=None) -> Generation:
+        generation = await super().generate(prompt_ids, params)
+        done = False
+        try:
+            for place, token in enumerate(generation.token_ids):
+                if place == self.breaks_after:
+                    raise EngineError("rule: the engine broke at secret-host:1234")
+                await asyncio.sleep(self.pace)
+                if watch:
+                    watch([token])
+            done = True
+        finally:
+            self.cancelled += not done
+        return generation
+
+
+def seat(letters: Codec, rule: Callable[[str, int], str], kind=RuleEngine, **options) -> tuple[Planner, Reasoner]:
+    """A planner that draws labels, and a reasoner that writes by ``rule``, with an engine of ``kind``."""
     planner = Planner("rule planner", None, letters, RuleEngine(letters, rule))
-    return planner, Reasoner("rule reasoner", None, letters, RuleEngine(letters, rule, **options))
+    return planner, Reasoner("rule reasoner", None, letters, kind(letters, rule, **options))

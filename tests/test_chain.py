@@ -51,7 +51,7 @@ def write(home, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def composed():
     """The tiny recipe's configuration, composed once."""
-    from verl_rsim.doctor_job import compose_recipe
+    from verl_rsim.recipe import compose_recipe
 
     return compose_recipe("tiny", [])
 

@@ -4,6 +4,7 @@ import pytest
 
 from verl_rsim.checkpoint import STATE, SavedState, finish, finished, read_state, remove, resume_folder, step_folder
 from verl_rsim.errors import ConfigError
+from verl_rsim.guard import GuardState
 
 
 def save(root, step, keep=None):
@@ -42,6 +43,11 @@ def test_resume_modes(tmp_path):
     folder = step_folder(tmp_path, 3)
     assert resume_folder("resume_path", tmp_path, str(folder)) == folder
     assert read_state(folder) == SavedState(3, 0, ("planner", "reasoner"))
+    counted = SavedState(3, 0, ("planner",), GuardState({"zero_groups/planner": 4}, (30.0, 31.5)))
+    finish(tmp_path, counted, None)
+    assert read_state(folder) == counted
+    (folder / STATE).write_text('{"step": 3, "stage": 0, "trained": ["planner"], "format": 1}')
+    assert read_state(folder).guard == GuardState(), "of before the guard's counts were kept"
     with pytest.raises(ConfigError, match=r"trainer\.resume_mode"):
         resume_folder("sometimes", tmp_path, None)
     with pytest.raises(ConfigError, match="not a complete"):

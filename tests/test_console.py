@@ -24,6 +24,7 @@ def step() -> dict:
     data |= {"rsim/stop/prompt_too_long": 0.25, "rsim/stop/budget": 0.0, "rsim/truncated": 0.25, "reasoner/acc": 0.125}
     for role in ("planner", "reasoner"):
         data |= {f"{role}/weight": 0.5, f"{role}/reward": 0.5, f"{role}/reward/std": 0.1, f"{role}/zero_groups": 0.25}
+        data |= {f"{role}/perf/cpu_memory_used_gb": 18.25, f"{role}/perf/max_memory_allocated_gb": 70.5}
         data |= {f"{role}/grad_norm": 12345.678, f"{role}/entropy": 2.197, f"{role}/ppo_kl": -1e-6}
     for strategy in STRATEGIES:
         key = f"strategy/{strategy.name}"
@@ -36,10 +37,12 @@ def test_a_step_fits_one_screen_and_says_what_happened(step):
     text = shown(step)
     assert len(text.splitlines()) <= 24
     assert "…" not in text
-    for part in ("step 3 of 10 · 102.4 s · stage 1", "deliberative thinking", "12.5%", "1.23e+04", "-1.00 +0.25",
-                 "prompt_too_long", "reasoner/old_log_prob"):  # fmt: skip
+    for part in ("step 3 of 10 · 102.4 s · stage 1 · about 0:11:57 left", "18.2 GiB", "70.5 GiB", "12.5%",
+                 "-1.00 +0.25", "deliberative thinking", "1.23e+04", "prompt_too_long", "/old_log_prob"):  # fmt: skip
         assert part in text
     assert "budget" not in text
+    assert "GPU" not in shown(step | {f"{role}/perf/max_memory_allocated_gb": 0.0 for role in ("planner", "reasoner")})
+    assert "left" not in shown(step, step=10)
 
 
 def test_alarms_are_named(step):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verl_rsim.dialogue import Dialogue, Generation, Injection, Limits, Request, StepEnd, Stop
+from verl_rsim.dialogue import Dialogue, Generation, Injection, Limits, Observer, Request, StepEnd, Stop
 from verl_rsim.strategies import STRATEGIES, TERMINATION, strategy_index
 
 QUESTION = [{"role": "user", "content": "What is 2 + 3?"}]
@@ -100,6 +101,35 @@ def test_stop_reasons(letters, text, stop, end):
     episode, *_ = play(dialogue, label(dialogue, "decomposition"), lambda r: letters.encode(text))
     assert episode.stop is stop
     assert episode.turns[0].step_end is end
+
+
+def test_the_reasoner_may_be_held_to_fewer_tokens_in_all(letters):
+    limits = dataclasses.replace(LIMITS, max_written=25)
+    dialogue = Dialogue(letters, letters, limits)
+    choose, write = label(dialogue, "validation"), lambda request: letters.encode("ab" * 10)[: request.max_tokens]
+    episode, _, reasoner = play(dialogue, choose, write)
+    assert [request.max_tokens for request in reasoner.requests] == [20, 5]
+    assert (episode.stop, episode.turns[-1].step_end) == (Stop.BUDGET, StepEnd.LENGTH)
+
+
+def test_an_observer_is_told_each_turn_as_it_happens(letters):
+    told = []
+
+    class Note(Observer):
+        def chose(self, strategy):
+            told.append(STRATEGIES[strategy].name)
+
+        def wrote(self, turn):
+            told.append(turn)
+
+    def write(request: Request):
+        told.append("asked")
+        return letters.encode("a\n\n")
+
+    dialogue = Dialogue(letters, letters, dataclasses.replace(LIMITS, max_turns=2))
+    planner, reasoner = Recorder(label(dialogue, "validation")), Recorder(write)
+    episode = asyncio.run(dialogue.play(QUESTION, planner, reasoner, Note()))
+    assert told == ["validation", "asked", episode.turns[0], "validation", "asked", episode.turns[1]]
 
 
 def test_a_prompt_without_room_is_data_and_not_an_error(letters):

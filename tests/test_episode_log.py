@@ -13,7 +13,7 @@ from episode_records import episode, turn
 
 from verl_rsim.dialogue import Dialogue, Generation, Limits
 from verl_rsim.episode_log import EpisodeLog, log_files, read_log
-from verl_rsim.episodes import SCHEMA, from_json, is_sampled, question_id, record_of, to_json
+from verl_rsim.episodes import SCHEMA, from_json, is_sampled, question_id, record_of, to_json, turn_record
 from verl_rsim.errors import DataError
 
 
@@ -30,7 +30,8 @@ def test_a_dialogue_becomes_a_record_with_its_rewards(letters):
     limits = Limits(6, 20, 20, 5000, 500, 500, 900)
     played = asyncio.run(Dialogue(letters, letters, limits).play(messages, planner, reasoner))
     record = record_of(
-        played,
+        map(turn_record, played.turns),
+        played.stop,
         messages,
         kind="train",
         step=7,
@@ -112,6 +113,13 @@ def test_damage_before_the_end_is_an_error(tmp_path):
         list(read_log(path))
     with pytest.raises(DataError, match="holds no episodes; train with"):
         list(read_log(tmp_path / "none"))
+
+
+def test_a_log_that_goes_on_keeps_what_came_before(tmp_path):
+    for sample in range(3):
+        EpisodeLog(tmp_path, goes_on=True).append([episode("validation", sample=sample)])
+    assert [record.sample for record in read_log(tmp_path)] == [0, 1, 2]
+    assert [(file.start, file.part) for file in log_files(tmp_path)] == [(1, 0), (1, 1), (1, 2)]
 
 
 def test_a_file_that_is_full_is_followed_by_another(tmp_path):

@@ -14,6 +14,8 @@ from rule_engine import seat
 from verl_rsim.reward.scorer import Scorer
 
 from verl_rsim.dialogue import Request
+from verl_rsim.episode_log import read_log
+from verl_rsim.episodes import question_id
 from verl_rsim.errors import ConfigError, DataError, EngineError
 from verl_rsim.evaluate.conditions import CONTROLS, FIXED_EACH, PLANNER, Draw, Table, parse_controls
 from verl_rsim.evaluate.config import Settings
@@ -158,6 +160,19 @@ def test_a_folder_grows_but_never_mixes_two_evaluations(letters, dataset, scorer
     run(make(letters, rule, controls=("alone",)), dataset, scorer, tmp_path)
     more = run(make(letters, rule, controls=("alone", "random")), dataset, scorer, tmp_path, samples=2)
     assert len(more) == 3 * 2 * len(dataset.questions)
+    episodes = {(e.condition, e.uid, e.sample): e for e in read_log(tmp_path)}
+    assert set(episodes) == {record.key for record in more}, "of both starts"
+    for record in more:
+        played = episodes[record.key]
+        assert (played.kind, played.acc, played.reason, played.stop) == (
+            "evaluation", record.correct, record.reason, record.stop
+        )  # fmt: skip
+        assert tuple(turn.strategy for turn in played.turns if turn.strategy) == record.strategies
+        assert sum(turn.tokens for turn in played.turns) == record.reasoner_tokens
+        assert (played.turns[0].log_prob is None) == (record.condition == "alone"), "nobody chose"
+        assert played.planner_reward is None
+    question = dataset.questions[0]
+    assert episodes["alone", question.id, 0].question_id == question_id(question.messages, question.truth), "training's"
     with pytest.raises(ConfigError, match=r"out=.*rules.*choose another folder"):
         run(make(letters, rule, rules=dataclasses.replace(RULES, max_turns=4)), dataset, scorer, tmp_path)
 
@@ -165,9 +180,9 @@ def test_a_folder_grows_but_never_mixes_two_evaluations(letters, dataset, scorer
 def test_the_report_is_what_the_records_say(letters, dataset, scorer, tmp_path):
     records = run(make(letters, sometimes_right(dataset)), dataset, scorer, tmp_path, samples=4)
     write_report(tmp_path, quiet())
-    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    first = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
     write_report(tmp_path, quiet())
-    assert first == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert first == {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
     shown = {summary.condition: summary for summary in report(records, 3).summaries}
     of_planner = [record for record in records if record.condition == PLANNER]
     assert shown[PLANNER].accuracy.mean == pytest.approx(sum(r.correct for r in of_planner) / len(of_planner))

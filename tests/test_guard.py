@@ -7,7 +7,7 @@ import math
 import pytest
 
 from verl_rsim.errors import ConfigError
-from verl_rsim.guard import RULES, AlarmConfig, Guard, GuardConfig
+from verl_rsim.guard import RULES, AlarmConfig, Guard, GuardConfig, GuardState
 from verl_rsim.settings import parse_config
 
 WELL = {
@@ -69,6 +69,19 @@ def test_the_running_mean_of_the_step_length_stands_still_during_a_blow_up():
     guard = Guard(GuardConfig(step_length=AlarmConfig("warn", 2.0, 1)))
     after(guard, *[{}] * 20)
     assert after(guard, *[{"rsim/step_tokens": 70.0}] * 30)[-1] == ["step_length"]
+
+
+def test_another_guard_goes_on_counting_where_one_stopped():
+    bad = {"rsim/step_tokens": 70.0, "planner/zero_groups": 1.0}
+    whole, first, second = (Guard(GuardConfig()) for _ in range(3))
+    expected = after(whole, *[{}] * 6, *[bad] * 5)
+    begun = after(first, *[{}] * 6, *[bad] * 1)
+    second.restore(first.state())
+    assert begun + after(second, *[bad] * 4) == expected
+    assert expected[7] == ["step_length"], "its running mean went along"
+    assert expected[-1] == ["zero_groups", "step_length"]
+    second.restore(GuardState())
+    assert after(second, *[bad] * 2) == [[], []]
 
 
 def test_an_alarm_that_is_off_is_not_even_measured():

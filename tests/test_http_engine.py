@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 
@@ -47,10 +48,10 @@ def engine(server, url="http://host:8000/v1/") -> HttpEngine:
     return HttpEngine(url, transport=httpx.MockTransport(server))
 
 
-def ask(engine, request=Request((1, 2, 3), 5, ("\n\n",), turn=1)):  # noqa: B008
+def ask(engine, request=Request((1, 2, 3), 5, ("\n\n",), turn=1), watch=None):  # noqa: B008
     async def once():
         try:
-            return await EngineSampler(engine, Sampling(0.5), "seed")(request)
+            return await EngineSampler(engine, Sampling(0.5), "seed", watch)(request)
         finally:
             await engine.close()
 
@@ -107,6 +108,61 @@ def without(key):
 def test_an_endpoint_that_cannot_be_exact_is_refused(letters, change, message):
     with pytest.raises(EngineError, match=message):
         engine(Server(letters, change)).check(letters)
+
+
+def events(*data: str) -> httpx.Response:
+    return httpx.Response(200, text="".join(f"data: {item}\n\n" for item in data))
+
+
+def chunk(*ids: int, text: str = "") -> str:
+    choice = {"token_ids": ids, "text": text, "logprobs": {"token_logprobs": [-0.5] * len(ids)}}
+    return json.dumps({"choices": [choice]}, ensure_ascii=False)
+
+
+def test_tokens_are_told_as_they_are_streamed(letters):
+    server = Server(
+        letters, failures=[events(chunk(5), chunk(6, 7, text="\u2028\x85"), chunk(), '{"usage": {}}', "[DONE]")]
+    )
+    told = []
+    generation = ask(engine(server), watch=told.append)
+    assert told == [[5], [6, 7]]
+    assert generation.token_ids == (5, 6, 7)
+    assert generation.log_probs == (-0.5,) * 3
+    assert server.bodies[0]["stream"] is True
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (events(chunk(5)), "ended before the completion"),
+        (events(chunk(5), '{"error": {"message": "out of memory"}}'), "failed in mid-stream: .*out of memory"),
+        (events("<html>"), "is no JSON"),
+        (events("[DONE]"), "without token ids"),
+        (httpx.Response(400, text="too long"), "answered 400: 'too long'"),
+    ],
+)
+def test_a_stream_that_breaks_is_not_asked_for_again(letters, failure, message):
+    server = Server(letters, failures=[failure])
+    with pytest.raises(EngineError, match=message):
+        ask(engine(server), watch=lambda ids: None)
+    assert len(server.bodies) == 1
+
+
+def test_a_stream_that_is_turned_away_is_asked_for_again(letters):
+    server = Server(letters, failures=[httpx.Response(503), httpx.ConnectError("no"), events(chunk(5), "[DONE]")])
+    assert ask(engine(server), watch=lambda ids: None).token_ids == (5,)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_an_endpoint_with_another_chat_template_is_refused(letters, same):
+    def server(request):
+        if request.url.path == "/tokenize":
+            ids = list(letters.chat(json.loads(request.content)["messages"]))
+            return httpx.Response(200, json={"tokens": ids if same else [1, *ids]})
+        return Server(letters)(request)
+
+    with contextlib.nullcontext() if same else pytest.raises(EngineError, match="chat template is not that of"):
+        engine(server).check(letters)
 
 
 def test_log_probs_may_be_missing(letters):

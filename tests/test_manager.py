@@ -95,7 +95,7 @@ def test_slow_programs_do_not_hold_up_answers(tokenizer):
     *slow, quick = [result["reward_extra_info"] for result in score("rsim", tokenizer, rows, code_seconds=2)]
     assert [info["reason"] for info in slow] == ["timeout"] * 6
     assert quick["acc"] == 1
-    assert quick["score_seconds"] < min(info["score_seconds"] for info in slow)
+    assert quick["score_queue"] == 0
     assert [info["score_queue"] for info in slow] == list(range(6))
 
 

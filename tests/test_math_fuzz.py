@@ -25,6 +25,7 @@ LATEX = (
 )
 UNICODE = ["\x00", "\u2212", "\u00bd", "\u00b2", "\u0665", "\u221e", "\ud83d\ude00", "\ud800", "\u202e", "e\u0301"]
 LONG = ["9" * 400, "{" * 60, "}" * 60, "(" * 60, "^9" * 20, "9^{" * 6]
+PROSE = r"two more numbers equal x_1 the total cost is a A's add \alpha 12 \text{and} , = 3"
 TOKENS = [*LATEX.split(), *UNICODE, *LONG, "\n", "\t", " ", "answer is ", " or ", " and ", "A", "yes"]
 
 
@@ -83,3 +84,15 @@ def test_five_thousand_mutated_pairs(scorer):
     for row in AGREEMENT[::10]:
         kind = row.get("data_source") or AnswerType(row["type"])
         assert bool(scorer.score(row["text"], row["truth"], kind).accuracy) == row["right"], row
+
+
+def test_prose_is_read_at_once():
+    """No comparison takes time that grows with every word: a small model's answers are full of them."""
+    chance = random.Random(0)
+    words = PROSE.split()
+    scorer = MathScorer(workers=2, timeout=10.0)
+    for _ in range(300):
+        answer = chance.choice(["", " "]).join(chance.choices(words, k=chance.randint(1, 60)))[:290]
+        kind = chance.choice([AnswerType.NUMBER, AnswerType.MATH, AnswerType.STRING, AnswerType.FLOAT])
+        assert scorer.score(f"\\boxed{{{answer}}}", "-65", kind).reason in ("right", "wrong"), answer
+    scorer.close()

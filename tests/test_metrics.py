@@ -67,6 +67,9 @@ def test_lift_is_accuracy_with_minus_without():
     assert (found["strategy/self_reflection/win_rate"], found["strategy/self_reflection/lift"]) == (0.5, -0.5)
     assert (found["strategy/termination/win_rate"], found["strategy/termination/lift"]) == (1.0, 1.0)
     assert "strategy/validation/win_rate" not in found, "nobody used it"
+    at_turn_2 = {name: found[f"strategy/{name}/turn/2/lift"] for name in ("self_reflection", "termination")}
+    assert at_turn_2 == {"self_reflection": -1.0, "termination": 1.0}, "of the two that have a second turn"
+    assert found["strategy/termination/turn/1/win_rate"] == 1.0
     assert "strategy/self_reflection/lift" not in strategy_metrics(BATCH[:2], [1.0, 0.0]), "nobody did without it"
 
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+from types import SimpleNamespace
 
+import httpx
 import pytest
+from serving import serving
 
+from verl_rsim.dialogue import Generation
 from verl_rsim.errors import ConfigError
-from verl_rsim.evaluate import Planner, Reasoner, Sampling, players
-from verl_rsim.evaluate.engines import EngineSampler
+from verl_rsim.evaluate import Planner, Reasoner, Rules, Sampling, play, players
+from verl_rsim.prompts import Codec, eos_ids
+from verl_rsim.serve.service import Service
 
 
 def test_folders_and_names_below_the_home(home, monkeypatch):
@@ -52,6 +58,20 @@ def test_a_tokenizer_without_chat_template_or_labels(home, tmp_path):
         Planner.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ raise_exception('no users here') }}", "no users here"),
+        ("{{ messages | length }}", "leaves the question out"),
+    ],
+)
+def test_a_chat_template_that_cannot_be_used(home, tmp_path, template, message):
+    shutil.copytree(home / "models/tiny-llama", tmp_path / "model")
+    (tmp_path / "model/chat_template.jinja").write_text(template)
+    with pytest.raises(ConfigError, match=f"reasoner=.*its chat template .*{message}"):
+        Reasoner.from_pretrained(tmp_path / "model")
+
+
 def _load(state: dict):
     from tokenizers import Tokenizer
 
@@ -83,7 +103,9 @@ def test_checkpoints_are_exported_once(home, tmp_path, monkeypatch):
 
 
 class Client:
-    """verl's server client and an evaluation engine in one: the next token is a function of the prompt's ids."""
+    """verl's server client and an engine in one: the next token is a function of the prompt's ids."""
+
+    name, context = "client", 4000
 
     def __init__(self):
         self.asked = []
@@ -94,10 +116,6 @@ class Client:
         return [allowed[sum(prompt_ids) * 31 % len(allowed)]] * min(params["max_tokens"], 3)
 
     async def generate(self, *args, **kwargs):
-        from types import SimpleNamespace
-
-        from verl_rsim.dialogue import Generation
-
         if "request_id" in kwargs:
             prompt, params = kwargs["prompt_ids"], kwargs["sampling_params"]
             ids = self.ids(prompt, params)
@@ -108,21 +126,35 @@ class Client:
         prompt, params = args
         self.asked.append((tuple(prompt), dict(params)))
         ids = self.ids(prompt, params)
+        if kwargs["watch"]:
+            kwargs["watch"](ids)
         return Generation(tuple(ids), (-1.0,) * len(ids))
 
+    async def close(self):
+        pass
 
-def test_training_and_evaluation_ask_the_same_and_get_the_same_ids(tokenizers):
-    from verl_rsim.dialogue import Dialogue, Limits
-    from verl_rsim.prompts import Codec, eos_ids
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_training_evaluation_and_serving_ask_the_same_and_get_the_same_ids(tokenizers, stream):
     from verl_rsim.rollout import ServerSampler
 
     planner, reasoner = (Codec(tokenizers[name], eos_ids(tokenizers[name])) for name in ("qwen2", "llama"))
-    dialogue = Dialogue(planner, reasoner, Limits(4, 20, 20, 1500, 1500, 500, 1500))
-    question = [{"role": "user", "content": "What is 2 + 3?"}]
-    sampling, server, engine = Sampling(0.7, 0.9), Client(), Client()
-    trained = [ServerSampler(server, sampling.params(), "7/x") for _ in range(2)]
-    evaluated = [EngineSampler(engine, sampling, "7/x") for _ in range(2)]
-    first, second = (asyncio.run(dialogue.play(question, *pair)) for pair in (trained, evaluated))
+    rules, sampling, question = Rules(4, 20, 20), Sampling(0.7, 0.9), [{"role": "user", "content": "What is 2 + 3?"}]
+    server, engine, served = Client(), Client(), Client()
+    dialogue = rules.dialogue(planner, Client.context, reasoner, Client.context)
+    trained = [ServerSampler(server, sampling.params(), "7/0") for _ in range(2)]
+    first = asyncio.run(dialogue.play(question, *trained))
+    seats = Planner("p", None, planner, engine), Reasoner("r", None, reasoner, engine)
+    second = asyncio.run(play(question, *seats, rules, sampling, "7/0"))
     assert first == second
     assert len(first.turns) > 1
-    assert server.asked == engine.asked
+
+    service = Service(Planner("p", None, planner, served), Reasoner("r", None, reasoner, served), rules)
+    options = {"temperature": 0.7, "top_p": 0.9, "seed": 7, "stream": stream, "rsim": {"return_token_ids": True}}
+    with serving(service) as url:
+        answer = httpx.post(f"{url}/v1/chat/completions", json={"messages": question, **options}).text
+    assert server.asked == engine.asked == served.asked
+    (choice,) = json.loads(answer.split("data: ")[-2] if stream else answer)["choices"]
+    got = [(turn["choice_ids"], turn["injected_ids"], turn["step_ids"]) for turn in choice["rsim"]["turns"]]
+    ids = [(turn.choice.token_ids, turn.injected_ids, turn.step.token_ids) for turn in first.turns]
+    assert got == [tuple(list(part) for part in turn) for turn in ids]

@@ -10,10 +10,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from verl_rsim import cpu, machine
-from verl_rsim.doctor_job import compose_recipe, plan_of
+from verl_rsim.doctor_job import plan_of
 from verl_rsim.errors import ConfigError
 from verl_rsim.preflight import GIB, estimate, peaks
-from verl_rsim.recipe import locate, recipes
+from verl_rsim.recipe import compose_recipe, locate, recipes
 from verl_rsim.validation import validate_job
 
 RECIPES = recipes()
@@ -79,12 +79,11 @@ def test_the_papers_recipes_fit_eight_gpus_of_80_gb(name, models, home, monkeypa
     monkeypatch.setattr(machine, "gpus", lambda: [machine.Gpu("80 GB", 80 * 10**9, 0)])
     config = with_local_models(name, models, home)
     config.actor_rollout_ref.actor.ppo_mini_batch_size = 64
-    ranks = config.trainer.n_gpus_per_node * config.trainer.nnodes
-    assert ranks == 8
+    assert config.trainer.n_gpus_per_node * config.trainer.nnodes == 8
     roles = [role for role in ("planner", "reasoner") if role == "reasoner" or "planner" in config]
     frozen = {"planner", "reasoner"} - set(OmegaConf.select(config, "rsim.train") or roles)
     plans = [plan_of(config, role, frozen=role in frozen) for role in roles]
-    found = peaks(estimate(plans, ranks, cpu=False))
+    found = peaks(estimate(plans, cpu=False))
     assert 10 * GIB < max(found.values()) < 0.9 * 80 * 10**9, found
 
 
@@ -97,8 +96,8 @@ def test_models_have_the_sizes_their_names_say(models, monkeypatch):
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones():
-    assert locate("tiny") == ("verl_rsim.recipes.tiny", "tiny")
-    assert locate("ablations/joint") == ("verl_rsim.recipes.ablations", "joint")
+    assert locate("tiny") == ("pkg://verl_rsim.recipes.tiny", "tiny")
+    assert locate("ablations/joint") == ("pkg://verl_rsim.recipes.ablations", "joint")
     with pytest.raises(ConfigError, match=r"recipe='tinny'.*quickstart.*tiny"):
         locate("tinny")
     with pytest.raises(ConfigError, match="choose one of"):

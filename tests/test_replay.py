@@ -18,6 +18,9 @@ RECORDS = [
     episode("validation", "termination", step=0, acc=1.0, planner_reward=1.1, planner_parts={"accuracy": 1.0}),
     episode("decomposition", step=10, question="How many pens?", turns=(turn("decomposition", "Count [them].\n\n"),)),
     episode(step=10, stop="prompt_too_long", reason="no_answer"),
+    episode(
+        kind="evaluation", condition="alone", step=5, turns=(turn("", "Two.", log_prob=None),), planner_reward=None
+    ),
 ]
 
 
@@ -35,6 +38,13 @@ def test_an_episode_reads_as_plain_text_where_there_is_no_terminal():
     assert "\x1b" not in text
 
 
+def test_an_evaluation_names_its_condition_and_no_rewards():
+    text = shown(Filter(condition="alone"))
+    assert text.startswith("evaluation, alone, question")
+    assert "reward" not in text
+    assert "1. without a strategy  5 tokens of mean" in text
+
+
 def test_a_terminal_gets_colours_and_no_control_characters_of_the_models():
     RECORDS.append(episode(step=99, turns=(turn("validation", "\x1b]0;owned\x07 [red]text[/red]"),)))
     text = shown(Filter(step=99), terminal=True)
@@ -47,9 +57,10 @@ def test_a_terminal_gets_colours_and_no_control_characters_of_the_models():
 @pytest.mark.parametrize(
     ("wanted", "count"),
     [
-        (Filter(), 3),
+        (Filter(), 4),
         (Filter(step=10), 2),
-        (Filter(wrong=True), 2),
+        (Filter(wrong=True), 3),
+        (Filter(condition="alone"), 1),
         (Filter(strategy="decomposition"), 1),
         (Filter(stop="prompt_too_long"), 1),
         (Filter(search="PENS"), 1),

@@ -6,13 +6,12 @@ import contextlib
 import csv
 import json
 import re
-import shutil
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from browser import emulate_scheme, headless
 from episode_records import STEPS, episode, run_of
-from selenium import webdriver
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -20,8 +19,9 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from typer.testing import CliRunner
 
 from verl_rsim.cli import app
-from verl_rsim.episode_log import read_log
+from verl_rsim.episode_log import EpisodeLog, read_log
 from verl_rsim.errors import ConfigError, DataError
+from verl_rsim.report.browser import snippets
 from verl_rsim.report.charts import ticks
 from verl_rsim.report.facts import Facts, find_metrics
 
@@ -41,18 +41,15 @@ def run_dir(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def browser(run_dir):
     """The page in headless Chromium, its episodes unpacked."""
-    paths = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
-    assert all(paths.values()), f"this test needs a browser: sudo apt-get install chromium chromium-driver ({paths})"
-    options = webdriver.ChromeOptions()
-    options.binary_location = paths["chromium"]
-    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1000"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(paths["chromedriver"]))
-    driver.get((run_dir / "report.html").as_uri())
+    with headless() as driver:
+        open_page(driver, run_dir / "report.html")
+        yield driver
+
+
+def open_page(driver, path: Path) -> None:
+    """Open a report and wait for its episodes."""
+    driver.get(path.as_uri())
     WebDriverWait(driver, 60).until(lambda d: d.execute_script("return document.documentElement.dataset.ready"))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture
@@ -145,14 +142,9 @@ def test_two_episodes_of_a_question_stand_side_by_side(page, run_dir):
 
 
 def test_the_page_follows_the_colour_scheme(page):
-    def ground(scheme: str) -> str:
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        return page.execute_script("return getComputedStyle(document.body).backgroundColor")
-
-    assert ground("light") == "rgb(251, 251, 250)"
-    assert ground("dark") == "rgb(20, 23, 27)"
-    ground("light")
+    assert emulate_scheme(page, "light") == "rgb(251, 251, 250)"
+    assert emulate_scheme(page, "dark") == "rgb(20, 23, 27)"
+    emulate_scheme(page, "light")
 
 
 def test_the_page_asks_no_network_and_fits_a_small_screen(page):
@@ -160,6 +152,57 @@ def test_the_page_asks_no_network_and_fits_a_small_screen(page):
     page.set_window_size(500, 900)
     assert page.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
     page.set_window_size(1400, 1000)
+
+
+@pytest.fixture
+def evaluation(tmp_path) -> Path:
+    """An evaluation of three questions: alone, with random strategies, and with the planner, who is right."""
+    for condition, strategies in (("alone", [""]), ("random", ["summarization"]), ("planner", ["validation"])):
+        EpisodeLog(tmp_path / "episodes", goes_on=True).append(
+            episode(
+                *strategies,
+                kind="evaluation",
+                condition=condition,
+                question=f"What is {number} + 1?",
+                acc=float(condition == "planner"),
+                reasoner_reward=None,
+                planner_reward=None,
+            )
+            for number in range(3)
+        )
+    return tmp_path
+
+
+def test_an_evaluation_compares_the_planner_with_a_control(evaluation):
+    result = CliRunner().invoke(app, ["report", str(evaluation), "--format", "html,md,csv"])
+    assert result.exit_code == 0, result.output
+    assert not (evaluation / "report.md").exists(), "the evaluation's own"
+    text = (evaluation / "episodes.md").read_text()
+    assert "9 logged episodes: alone 3, random 3, planner 3." in text
+    assert "## Control and planner" in text
+    assert "|  | evaluation, alone | evaluation, planner |" in text
+    assert "reward" not in text
+    assert "| validation | 3 | 100.0% |" in text, "the planner's strategies alone"
+    assert "| summarization | 0 | 0.0% |" in text
+    assert '<p class="note">' not in (evaluation / "episodes.html").read_text(), "no stages"
+
+
+def test_an_evaluations_answers_stand_beside_the_planners(browser, evaluation, run_dir):
+    CliRunner().invoke(app, ["report", str(evaluation)])
+    open_page(browser, evaluation / "episodes.html")
+    hidden = {name: not browser.find_element(By.NAME, name).is_displayed() for name in ("condition", "step", "kind")}
+    assert hidden == {"condition": False, "step": True, "kind": True}, "what there is to choose from"
+    choose(browser, "condition", "alone")
+    wait_for(browser, "3 of 9 episodes")
+    browser.find_element(By.CSS_SELECTOR, "#list button").click()
+    WebDriverWait(browser, 20).until(
+        lambda d: [e.text for e in d.find_elements(By.CSS_SELECTOR, "#shown h3")]
+        == ["evaluation, alone: wrong", "evaluation, planner: right"]
+    )
+    assert "1. without a strategy" in browser.find_element(By.ID, "shown").text
+    assert "reward" not in browser.find_element(By.ID, "shown").text
+    assert browser.get_log("browser") == []
+    open_page(browser, run_dir / "report.html")
 
 
 def test_a_question_cannot_break_out_of_the_page(tmp_path):
@@ -205,6 +248,21 @@ def test_the_stages_become_bands():
         (3, 3, 0.5),
         (4, 4, 0.0),
     ]
+
+
+def test_the_list_shows_where_questions_differ():
+    assert snippets(["Solve this: 7 + 5", "Solve this: 71 - 3"]) == ["… 7 + 5", "… 71 - 3"]
+    assert snippets(["Solve this: 7 + 5", "Why?"]) == ["Solve this: 7 + 5", "Why?"]
+    assert snippets(["Alone"]) == ["Alone"]
+
+
+def test_the_alarms_are_named_with_their_steps():
+    on = {2: "ppo_kl", 3: "ppo_kl", 4: "ppo_kl", 6: "ppo_kl", 7: "zero_groups"}
+    quiet = {"guard/ppo_kl": 0.0, "guard/zero_groups": 0.0}
+    steps = [{"step": step, **quiet, f"guard/{on.get(step, 'ppo_kl')}": float(step in on)} for step in range(1, 8)]
+    assert Facts("", steps).alarms() == "ppo_kl at steps 2 to 4, 6; zero_groups at step 7"
+    assert Facts("", steps[:1]).alarms() == "none"
+    assert Facts("", [{"step": 1}]).alarms() is None, "no guard watched"
 
 
 def test_the_metrics_are_found_where_training_puts_them(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Saving and resuming both policies, the schedule and the data position as one.
+"""Saving and resuming both policies, the schedule, the data position and the guard's counts as one.
 
 A checkpoint is a folder ``global_step_N`` with ``actor`` (the reasoner, where verl's own tools expect it), ``planner``,
 ``data.pt`` and, written last and in one step, ``rsim.json``. A folder without that file is unfinished and is never
@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from verl_rsim.errors import ConfigError
+from verl_rsim.guard import GuardState
 
 STATE = "rsim.json"
 FORMAT = 1
@@ -28,12 +29,14 @@ class SavedState:
         step: training steps done.
         stage: index of the schedule's stage at that step.
         trained: the roles whose weights and optimizer are in the folder.
+        guard: how long alarms have been beyond their limits; nothing in a checkpoint of before it was kept.
         format: version of this layout.
     """
 
     step: int
     stage: int
     trained: tuple[str, ...]
+    guard: GuardState = field(default_factory=GuardState)
     format: int = FORMAT
 
 
@@ -83,7 +86,9 @@ def read_state(folder: Path) -> SavedState:
         raise ConfigError(key, str(folder), f"its {STATE} is damaged; resume from an earlier checkpoint") from None
     if values.get("format") != FORMAT:
         raise ConfigError(key, str(folder), f"is of format {values.get('format')}; this version reads {FORMAT}")
-    return SavedState(values["step"], values["stage"], tuple(values["trained"]))
+    guard = values.get("guard", {"beyond": {}, "lengths": ()})
+    counted = GuardState(guard["beyond"], tuple(guard["lengths"]))
+    return SavedState(values["step"], values["stage"], tuple(values["trained"]), counted)
 
 
 def resume_folder(mode: str, root: Path, path: str | None) -> Path | None:

@@ -12,10 +12,13 @@ import typer
 
 from verl_rsim import launch
 from verl_rsim.errors import RsimError
-from verl_rsim.evaluate.cli import mount
+from verl_rsim.evaluate import cli as evaluation
 from verl_rsim.folders import HOME, home
+from verl_rsim.progress import quiet_bars
+from verl_rsim.serve import cli as serving
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a planner and a reasoner with verl.")
+RECIPE = "A recipe, a .yaml file, or rsim_trainer"
 
 
 @app.command("prepare-data")
@@ -35,6 +38,7 @@ def prepare_data(
     code: Annotated[bool, typer.Option("--code", help="The answers of a file are tests (docs/rewards.md)")] = False,
 ) -> None:
     """Write verl parquet files from generated questions, a public dataset, or a .jsonl or .parquet file."""
+    quiet_bars()
     from verl_rsim.data.prepare import prepare
 
     folder = out or home() / "data" / Path(source).stem
@@ -49,6 +53,7 @@ def prepare_model(
     seed: Annotated[int, typer.Option(help="Of a tiny model's random weights")] = 0,
 ) -> None:
     """Make a model folder without a model hub."""
+    quiet_bars()
     from verl_rsim.models import prepare_smollm2, prepare_tiny
 
     folder = out or home() / "models" / name
@@ -60,7 +65,7 @@ def prepare_model(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(
     context: typer.Context,
-    recipe: Annotated[str, typer.Argument(help="E.g. quickstart, math_rsim/planner_0.5b_reasoner_7b")],
+    recipe: Annotated[str, typer.Argument(help=f"{RECIPE}; e.g. quickstart, math_rsim/planner_0.5b_reasoner_7b")],
 ) -> None:
     """Run a recipe through verl's entry point; further arguments are hydra overrides."""
     raise typer.Exit(launch.run(launch.train_command(recipe, context.args)))
@@ -87,7 +92,7 @@ def chain(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def doctor(
     context: typer.Context,
-    recipe: Annotated[str | None, typer.Argument(help="As for train; further: overrides")] = None,
+    recipe: Annotated[str | None, typer.Argument(help=f"{RECIPE}; further arguments: overrides")] = None,
 ) -> None:
     """Look for what would keep a job from running here; with a recipe, also whether its two models will fit."""
     from rich.console import Console
@@ -132,11 +137,12 @@ def summary(
 
 @app.command()
 def replay(
-    path: Annotated[Path, typer.Argument(help="An episode file, or a run's folder")],
+    path: Annotated[Path, typer.Argument(help="An episode file, or the folder of a run or an evaluation")],
     step: Annotated[int | None, typer.Option(help="Of training")] = None,
     wrong: Annotated[bool, typer.Option("--wrong", help="Only wrong answers")] = False,
     strategy: Annotated[str | None, typer.Option(help="A strategy that was used, e.g. self_reflection")] = None,
     stop: Annotated[str | None, typer.Option(help="Why it ended, e.g. max_turns")] = None,
+    condition: Annotated[str | None, typer.Option(help="Of an evaluation, e.g. planner")] = None,
     search: Annotated[str | None, typer.Option(help="Text in question, steps or ground truth")] = None,
 ) -> None:
     """Show logged episodes in the terminal."""
@@ -145,18 +151,18 @@ def replay(
     from verl_rsim import replay as shown
     from verl_rsim.episode_log import read_log
 
-    wanted = shown.Filter(step, wrong, strategy, stop, search)
+    wanted = shown.Filter(step, wrong, strategy, stop, condition, search)
     if not shown.replay(read_log(path), wanted, Console()):
         typer.echo("No episode passes these filters.", err=True)
 
 
 @app.command()
 def report(
-    run_dir: Annotated[Path, typer.Argument(help="The run's folder (trainer.default_local_dir)")],
+    run_dir: Annotated[Path, typer.Argument(help="The run's folder (trainer.default_local_dir), or an evaluation's")],
     metrics: Annotated[
         Path | None, typer.Option(help="The .jsonl that verl's file logger wrote; default: found")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="File; default: report.html in the run's folder")] = None,
+    out: Annotated[Path | None, typer.Option(help="File; default: report.html in that folder")] = None,
     formats: Annotated[str, typer.Option("--format", help="Some of html,md,png,csv")] = "html",
 ) -> None:
     """Write what a run did as one file: curves, strategies, every logged episode."""
@@ -167,7 +173,8 @@ def report(
     write_report(run_dir, metrics, out, formats.split(","), home(), Console(stderr=True))
 
 
-mount(app)
+evaluation.mount(app)
+serving.mount(app)
 
 
 def main() -> None:

@@ -6,12 +6,15 @@ Shows what verl's loggers get, nothing else; a metric that a step does not have 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
+from statistics import fmean
 
 from rich.console import Console, Group, RenderableType
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from verl_rsim.metrics import ROLES
 from verl_rsim.strategies import STRATEGIES
 
 WIDTH = 100
@@ -40,10 +43,14 @@ class StepConsole:
     def __init__(self, total_steps: int, console: Console | None = None):
         self.total_steps = total_steps
         self.console = console or Console(width=WIDTH)
+        self._seconds: list[float] = []  # of the steps so far
 
     def log(self, data: Metrics, step: int) -> None:
         """Print a step; ``data`` is what every other logger gets."""
-        self.console.print(render(data, step, self.total_steps))
+        if "timing_s/step" in data:
+            self._seconds.append(data["timing_s/step"])
+        left = fmean(self._seconds) * (self.total_steps - step) if self._seconds else 0.0
+        self.console.print(render(data, step, self.total_steps, left))
 
 
 class SaidBefore(dict[str, float]):
@@ -53,13 +60,13 @@ class SaidBefore(dict[str, float]):
         return f"{len(self)} values, in the loggers"
 
 
-def render(data: Metrics, step: int, total_steps: int) -> RenderableType:
-    """The screen of a step; a validation alone gives one line."""
+def render(data: Metrics, step: int, total_steps: int, left: float) -> RenderableType:
+    """The screen of a step; a validation alone gives one line. ``left``: seconds of training to come."""
     parts: list[RenderableType] = []
     if "rsim/turns" in data:
         halves = Table.grid(padding=(0, 3))
         halves.add_row(_strategies(data), _side(data))
-        parts += [_title(data, step, total_steps), halves, _alarms(data)]
+        parts += [_title(data, step, total_steps, left), halves, _alarms(data)]
     if "val-reasoner/acc" in data:
         parts.append(_validation(data, step))
     return Group(*parts)
@@ -77,11 +84,12 @@ def _number(data: Metrics, key: str, form: str) -> str:
     return format(data[key], form) if key in data else ""
 
 
-def _title(data: Metrics, step: int, total_steps: int) -> RenderableType:
+def _title(data: Metrics, step: int, total_steps: int, left: float) -> RenderableType:
     seconds = _number(data, "timing_s/step", ".1f")
     said = [f"step {step} of {total_steps}", f"{seconds} s" if seconds else "", f"stage {data.get('rsim/stage', 0):g}"]
+    said.append(f"about {timedelta(seconds=round(left))} left" if left else "")
     table = _table("", "weight", *ROLE_COLUMNS)
-    for role in ("planner", "reasoner"):
+    for role in ROLES:
         cells = [_number(data, f"{role}/{key}", form) for key, form in ROLE_COLUMNS.values()]
         table.add_row(role, _number(data, f"{role}/weight", ".2f"), *cells)
     return Group(Rule(" · ".join(filter(None, said)), align="left"), table, Text(""))
@@ -114,6 +122,9 @@ def _side(data: Metrics) -> Table:
     table.add_row("step", f"{_number(data, 'rsim/step_tokens', '.0f')} tokens")
     table.add_row("cut off", _number(data, "rsim/truncated", ".0%"))
     table.add_row("failed", _number(data, "rsim/failed", ".0f"))
+    for name, key in (("memory", "cpu_memory_used_gb"), ("GPU memory", "max_memory_allocated_gb")):
+        if most := max(data.get(f"{role}/perf/{key}", 0.0) for role in ROLES):  # verl's, where there was an update
+            table.add_row(name, f"{most:.1f} GiB")
     stops = {key.rsplit("/", 1)[1]: value for key, value in data.items() if key.startswith("rsim/stop/") and value}
     for name, share in sorted(stops.items(), key=lambda item: -item[1])[:3]:
         table.add_row(f"  {name}", f"{share:.0%}")

@@ -21,7 +21,7 @@ class Stop(str, enum.Enum):
     TERMINATION = "termination"  # the planner chose it; the reasoner then wrote its final answer
     REASONER_EOS = "reasoner_eos"
     MAX_TURNS = "max_turns"
-    BUDGET = "budget"  # no room for another turn in one of the two rows
+    BUDGET = "budget"  # no room for another turn in one of the two rows, or the reasoner wrote all it may
     PROMPT_TOO_LONG = "prompt_too_long"  # no room for the first turn
 
 
@@ -87,6 +87,7 @@ class Limits:
         planner_prompt, planner_response: token budget of the planner's row.
         reasoner_prompt, reasoner_response: token budget of the reasoner's row.
         max_choice_tokens: tokens a free-form planner may write.
+        max_written: tokens the reasoner may write in all; None: what the other bounds allow.
     """
 
     max_turns: int
@@ -97,6 +98,7 @@ class Limits:
     reasoner_prompt: int
     reasoner_response: int
     max_choice_tokens: int = 8
+    max_written: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,16 @@ class Episode:
     def reasoner_row(self) -> Row:
         """The reasoner's tokens: each step (mask 1) after the instruction it was written under (mask 0)."""
         return _row(self.reasoner_prompt_ids, [(turn.injected_ids, turn.step) for turn in self.turns])
+
+
+class Observer:
+    """Is told how an interaction goes on; does nothing by itself. What it raises ends the interaction."""
+
+    def chose(self, strategy: int) -> None:
+        """The planner chose; the reasoner has not written yet."""
+
+    def wrote(self, turn: Turn) -> None:
+        """A step is finished."""
 
 
 def _row(prompt_ids: tuple[int, ...], parts: Sequence[tuple[tuple[int, ...], Generation]]) -> Row:
@@ -230,13 +242,20 @@ class Dialogue:
             return StepEnd.LENGTH
         return StepEnd.DELIMITER
 
-    async def play(self, messages: Sequence[Message], planner: Generate, reasoner: Generate) -> Episode:
+    async def play(
+        self,
+        messages: Sequence[Message],
+        planner: Generate,
+        reasoner: Generate,
+        observer: Observer = Observer(),  # noqa: B008 (it has no state)
+    ) -> Episode:
         """Let the two models work on one question.
 
         Args:
             messages: the question as a chat, ending with a user message.
             planner: samples the planner; called with its whole context each turn.
             reasoner: samples the reasoner, likewise.
+            observer: is told each turn as it happens.
 
         Returns:
             The episode. Errors of the two callables propagate.
@@ -246,6 +265,7 @@ class Dialogue:
         open_end = self.injection is Injection.CHAT
         reasoner_prompt = reasoner_ids = self.reasoner.chat(messages, open_end=open_end)
         turns: list[Turn] = []
+        written = 0
 
         def end(stop: Stop) -> Episode:
             return Episode(planner_prompt, reasoner_prompt, tuple(turns), stop)
@@ -258,26 +278,30 @@ class Dialogue:
             observation = self.planner.encode(OBSERVATION.format(step=last.step_text.strip())) if last else ()
             planner_room = limits.planner_response - (len(planner_ids) - len(planner_prompt)) - len(observation)
             reasoner_room = limits.reasoner_response - (len(reasoner_ids) - len(reasoner_prompt))
-            if planner_room < choice_tokens or reasoner_room <= self.longest_injection():
+            left = reasoner_room if limits.max_written is None else limits.max_written - written
+            if planner_room < choice_tokens or reasoner_room <= self.longest_injection() or left < 1:
                 return end(Stop.BUDGET if turns else Stop.PROMPT_TOO_LONG)
 
             planner_ids = planner_ids + observation
             choice = await planner(self._choice_request(planner_ids, len(turns)))
             planner_ids = planner_ids + choice.token_ids
             strategy, parsed = self._read_choice(choice)
+            observer.chose(strategy)
             terminal = STRATEGIES[strategy].name == TERMINATION
 
             injected = self.injected_ids(strategy, last.step_end if last else None)
             reasoner_ids = reasoner_ids + injected
             room = reasoner_room - len(injected)
-            max_tokens = min(room, limits.max_answer_tokens if terminal else limits.max_step_tokens)
+            max_tokens = min(room, left, limits.max_answer_tokens if terminal else limits.max_step_tokens)
             stop = () if terminal or self.injection is Injection.CHAT else (self.delimiter,)
             request = Request(reasoner_ids, max_tokens, stop, turn=len(turns))
             step = await reasoner(request)
             reasoner_ids = reasoner_ids + step.token_ids
+            written += len(step.token_ids)
             text = self.reasoner.decode(step.token_ids)
             ended = self.step_end(step, request, text)
             turns.append(Turn(observation, choice, strategy, parsed, injected, step, text, ended))
+            observer.wrote(turns[-1])
             if terminal:
                 return end(Stop.TERMINATION)
             if ended is StepEnd.EOS and self.injection is Injection.INLINE:

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -193,10 +194,17 @@ def diagnose(console: Console, checks: tuple[Callable[[], Iterator[Finding]], ..
     """Run the checks and print each finding as it comes; whether nothing is broken."""
     levels = set()
     for check in checks:
-        for finding in _findings(check):
-            levels.add(finding.level)
-            show(console, finding)
+        with _waiting(console, check):
+            for finding in _findings(check):
+                levels.add(finding.level)
+                show(console, finding)
     return Level.BROKEN not in levels
+
+
+def _waiting(console: Console, check: Callable[[], Iterator[Finding]]) -> AbstractContextManager[object]:
+    """A sign of life in a terminal; some checks import all of verl."""
+    subject = check.__name__.removeprefix("check_")
+    return console.status(f"looking at the {subject}") if console.is_terminal else nullcontext()
 
 
 def _findings(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

@@ -35,11 +35,13 @@ class EpisodeLog:
         folder: made when needed.
         from_step: the step that the job resumed from, 0 for a new one.
         max_file_mb: size in MiB at which a new file is begun; a single batch may be larger.
+        goes_on: continues what the last start wrote, in a file of its own, instead of beginning anew.
     """
 
-    def __init__(self, folder: Path, from_step: int = 0, max_file_mb: float = 64):
+    def __init__(self, folder: Path, from_step: int = 0, max_file_mb: float = 64, *, goes_on: bool = False):
         self.folder, self.from_step, self._max_bytes = folder, from_step, int(max_file_mb * 2**20)
         self._start: int | None = None
+        self._goes_on = goes_on
         self._part = 0
         self._warned = False
 
@@ -64,7 +66,7 @@ class EpisodeLog:
     def _append(self, member: bytes) -> None:
         if self._start is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._start = max((file.start for file in log_files(self.folder)), default=0) + 1
+            self._begin(log_files(self.folder))
         path = self._path()
         size = path.stat().st_size if path.exists() else 0
         if size and size + len(member) > self._max_bytes:
@@ -74,6 +76,13 @@ class EpisodeLog:
             self._write(descriptor, member)
         finally:
             os.close(descriptor)
+
+    def _begin(self, before: list[LogFile]) -> None:
+        last = before[-1] if before else None
+        if last and self._goes_on:
+            self._start, self._part = last.start, last.part + 1
+        else:
+            self._start = last.start + 1 if last else 1
 
     def _write(self, descriptor: int, member: bytes) -> None:
         before = os.fstat(descriptor).st_size

@@ -9,11 +9,11 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from verl_rsim.dialogue import Episode, Turn
+from verl_rsim.dialogue import Generation, Stop, Turn
 from verl_rsim.errors import DataError
 from verl_rsim.prompts import Message
 from verl_rsim.strategies import STRATEGIES
@@ -31,12 +31,13 @@ class TurnRecord:
     """A strategy and the step written under it.
 
     Attributes:
-        strategy: its name.
+        strategy: its name; "" where nobody chose one (an evaluation of the reasoner alone).
         text: the step.
         tokens: of the step, the end-of-sequence token included.
         end: why the step ended, a value of :class:`verl_rsim.dialogue.StepEnd`.
         parsed: False when a free-form planner named no strategy and *continuation* was taken.
-        log_prob: of the planner's choice, in nats, under the distribution it was sampled from; None if not finite.
+        log_prob: of the planner's choice, in nats, under the distribution it was sampled from; None if not finite, or
+            if there was no choice.
         log_prob_mean: mean over the step's tokens of the reasoner's log-probs, likewise.
     """
 
@@ -55,7 +56,7 @@ class EpisodeRecord:
 
     Attributes:
         kind: one of :data:`KINDS`.
-        step: step of training; a validation at 0 comes before the first update.
+        step: step of training; a validation at 0 comes before the first update. 0 in an evaluation.
         question_id: the same for the same question, in every step and every run.
         question: the last message of the chat that was asked.
         sample: number of the interaction among those of its question at this step, from 0.
@@ -67,9 +68,10 @@ class EpisodeRecord:
         run: ``{project}/{experiment}``.
         weights_version: training step of the weights that played, None if the server did not say.
         acc: accuracy of the answer, in [0, 1].
-        reasoner_reward, planner_reward: the rewards that the policies learned from.
+        reasoner_reward, planner_reward: the rewards that the policies learned from; None in an evaluation.
         planner_parts: the weighted terms whose sum is ``planner_reward``.
         reason: the scorer's word: right, wrong, no_answer ...; None if it gives none.
+        condition: of an evaluation, who answered: planner, or a control; else "".
         schema: version of this layout.
     """
 
@@ -86,10 +88,11 @@ class EpisodeRecord:
     run: str = ""
     weights_version: int | None = None
     acc: float = 0.0
-    reasoner_reward: float = 0.0
-    planner_reward: float = 0.0
+    reasoner_reward: float | None = None
+    planner_reward: float | None = None
     planner_parts: Mapping[str, float] = field(default_factory=dict)
     reason: str | None = None
+    condition: str = ""
     schema: int = SCHEMA
 
     @property
@@ -122,7 +125,8 @@ class EpisodeRecord:
 
 
 def record_of(
-    episode: Episode,
+    turns: Iterable[TurnRecord],
+    stop: Stop,
     messages: Sequence[Message],
     *,
     kind: str,
@@ -132,22 +136,24 @@ def record_of(
     data_source: str,
     uid: str,
     run: str,
-    weights_version: int | None,
+    weights_version: int | None = None,
+    condition: str = "",
 ) -> EpisodeRecord:
-    """The record of a finished interaction, still without rewards; see :class:`EpisodeRecord` for the arguments."""
+    """The record of a finished interaction, still without scores; see :class:`EpisodeRecord` for the arguments."""
     return EpisodeRecord(
         kind=kind,
         step=step,
         question_id=question_id(messages, truth),
         question=_text(messages[-1]["content"]),
         sample=sample,
-        turns=tuple(_turn(turn) for turn in episode.turns),
-        stop=episode.stop.value,
+        turns=tuple(turns),
+        stop=stop.value,
         truth=truth if len(truth) <= MAX_TRUTH_CHARS else truth[:MAX_TRUTH_CHARS] + " …",
         data_source=data_source,
         uid=uid,
         run=run,
         weights_version=weights_version,
+        condition=condition,
     )
 
 
@@ -199,8 +205,8 @@ def from_json(line: str | bytes) -> EpisodeRecord:
         raise DataError(f"is no episode record ({type(error).__name__}: {error})") from None
 
 
-def _turn(turn: Turn) -> TurnRecord:
-    log_probs = turn.step.log_probs
+def turn_record(turn: Turn) -> TurnRecord:
+    """What is kept of a turn."""
     return TurnRecord(
         strategy=STRATEGIES[turn.strategy].name,
         text=turn.step_text,
@@ -208,8 +214,13 @@ def _turn(turn: Turn) -> TurnRecord:
         end=turn.step_end.value,
         parsed=turn.parsed,
         log_prob=_plain(float(sum(turn.choice.log_probs))),
-        log_prob_mean=_plain(float(sum(log_probs) / len(log_probs))),
+        log_prob_mean=mean_log_prob(turn.step),
     )
+
+
+def mean_log_prob(step: Generation) -> float | None:
+    """Mean over the tokens; None if not finite."""
+    return _plain(float(sum(step.log_probs) / len(step.log_probs)))
 
 
 def _plain(value: Any) -> Any:

@@ -33,3 +33,11 @@ class TrainingCollapsed(RsimError, RuntimeError):
 
 class EngineError(RsimError, RuntimeError):
     """A model's engine cannot be started or reached, answers what it must not, or failed while it was used."""
+
+
+class EngineBusy(EngineError):
+    """A model's engine turns requests away for now."""
+
+
+class EngineTimeout(EngineError):
+    """A model's engine did not answer in time."""

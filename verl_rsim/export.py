@@ -8,6 +8,7 @@ from pathlib import Path
 
 from verl_rsim.checkpoint import FOLDERS, finished, read_state
 from verl_rsim.errors import DataError
+from verl_rsim.progress import track
 
 
 def export_policies(checkpoint: Path, out: Path) -> dict[str, Path]:
@@ -28,8 +29,8 @@ def export_policies(checkpoint: Path, out: Path) -> dict[str, Path]:
         if not complete:
             raise DataError(f"{checkpoint}: holds no complete checkpoint (global_step_N with rsim.json)")
         checkpoint = complete[-1]
-    folders = {}
-    for role in read_state(checkpoint).trained:
+    folders, trained = {}, read_state(checkpoint).trained
+    for role in track(trained, f"Exporting {checkpoint.name}", len(trained)):
         folders[role] = out / role
         _merge(checkpoint / FOLDERS[role], folders[role])
     return folders

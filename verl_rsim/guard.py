@@ -2,7 +2,7 @@
 
 The guard reads a step's metrics after both updates. An alarm is on once its value has been beyond its limit for so many
 steps in a row, for each role by itself; a step in which a role was not trained counts neither way for it. What follows
-is the trainer's: it warns, saves or stops. The guard keeps no state across a resume.
+is the trainer's: it warns, saves or stops. What the guard has counted is saved with a checkpoint.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import enum
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
 
@@ -176,14 +176,36 @@ class Alert:
         return f"alarm {self.alarm}{whose}: {rule.what} is {self.value:.4g}, {beyond}{steps}. {rule.remedy}"
 
 
+@dataclass(frozen=True, slots=True)
+class GuardState:
+    """What a guard remembers of the steps before, in plain types.
+
+    Attributes:
+        beyond: steps in a row beyond the limit, by "{alarm}/{whom it is about}".
+        lengths: mean step lengths, in tokens, of the last steps.
+    """
+
+    beyond: Mapping[str, int] = field(default_factory=dict)
+    lengths: tuple[float, ...] = ()
+
+
 class Guard:
     """Watches the metrics of one training step after the other."""
 
     def __init__(self, config: GuardConfig):
         alarms = {name: getattr(config, name) for name in RULES}
         self.alarms = {name: alarm for name, alarm in alarms.items() if alarm.action != Action.OFF.value}
-        self._beyond: Counter[tuple[str, str]] = Counter()  # steps in a row, by alarm and whom it is about
+        self._beyond: Counter[str] = Counter()
         self._lengths: deque[float] = deque(maxlen=HISTORY_STEPS)
+
+    def state(self) -> GuardState:
+        """What :meth:`restore` takes."""
+        return GuardState(dict(self._beyond), tuple(self._lengths))
+
+    def restore(self, state: GuardState) -> None:
+        """Go on counting where another guard stopped: a job that is resumed often would else never raise an alarm."""
+        self._beyond = Counter(state.beyond)
+        self._lengths = deque(state.lengths, maxlen=HISTORY_STEPS)
 
     def check(self, metrics: dict[str, float]) -> list[Alert]:
         """The alarms that are on after a step.
@@ -196,7 +218,8 @@ class Guard:
         for name, alarm in self.alarms.items():
             for about, value in RULES[name].values(metrics).items():
                 beyond = value < alarm.limit if RULES[name].below else value > alarm.limit
-                steps = self._beyond[name, about] = self._beyond[name, about] + 1 if beyond else 0
+                key = f"{name}/{about}"
+                steps = self._beyond[key] = self._beyond[key] + 1 if beyond else 0
                 if steps >= alarm.steps:
                     alerts.append(Alert(name, about, value, alarm, fresh=steps == alarm.steps))
         on = {alert.alarm for alert in alerts}

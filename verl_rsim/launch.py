@@ -22,9 +22,9 @@ def train_command(recipe: str, overrides: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: there is no such recipe.
     """
-    module, config = locate(recipe)
+    folder, name = locate(recipe)
     command = [sys.executable, "-m", "verl.trainer.main_ppo"]
-    return [*command, "--config-path", f"pkg://{module}", "--config-name", config, *overrides]
+    return [*command, "--config-path", folder, "--config-name", name, *overrides]
 
 
 def own_command(*arguments: str) -> list[str]:

@@ -41,6 +41,7 @@ def prepare_smollm2(folder: Path) -> bool:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        print(f"Converting {found[0].name} to bfloat16", flush=True)
         gguf = {"gguf_file": found[0].name}
         model = AutoModelForCausalLM.from_pretrained(found[0].parent, dtype=torch.bfloat16, **gguf)
         tokenizer = AutoTokenizer.from_pretrained(found[0].parent, **gguf)

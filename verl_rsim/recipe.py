@@ -1,12 +1,24 @@
-"""Recipes by name: ``FOLDER/NAME`` is ``NAME.yaml`` in a folder of ``recipes``; ``FOLDER`` is ``FOLDER/FOLDER``."""
+"""Where a job's configuration is: a recipe by name, a file of the user's own, or verl's defaults and overrides alone.
+
+A recipe ``FOLDER/NAME`` is ``NAME.yaml`` in a folder of ``recipes``; ``FOLDER`` is ``FOLDER/FOLDER``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from verl_rsim.errors import ConfigError
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
 PACKAGE = "verl_rsim.recipes"
+DEFAULTS = "rsim_trainer"
+"""The config that a verl command names to switch rSIM on; no recipe, but a job with its overrides."""
+MODULE = "pkg://"
 
 
 def recipes() -> list[str]:
@@ -19,16 +31,41 @@ def recipes() -> list[str]:
     return sorted(found)
 
 
-def locate(name: str) -> tuple[str, str]:
-    """Where hydra finds a recipe.
+def locate(recipe: str) -> tuple[str, str]:
+    """Where hydra finds a configuration.
+
+    Args:
+        recipe: a recipe's name, a .yaml file, or :data:`DEFAULTS`.
 
     Returns:
-        The module that holds it and the config's name in it.
+        Hydra's ``--config-path`` and ``--config-name``.
 
     Raises:
-        ConfigError: there is no such recipe.
+        ConfigError: there is no such recipe or file.
     """
-    folder, _, config = name.strip("/").partition("/")
-    if name not in (known := recipes()):
-        raise ConfigError("recipe", name, f"choose one of {', '.join(known)}")
-    return f"{PACKAGE}.{folder}", config or folder
+    if recipe.endswith((".yaml", ".yml")):
+        path = Path(recipe).expanduser().absolute()
+        if not path.is_file():
+            raise ConfigError("recipe", recipe, "there is no such file")
+        return str(path.parent), path.stem
+    if recipe == DEFAULTS:
+        return f"{MODULE}verl_rsim.config", recipe
+    folder, _, config = recipe.strip("/").partition("/")
+    if recipe not in (known := recipes()):
+        raise ConfigError("recipe", recipe, f"choose one of {', '.join(known)}; or name a .yaml file, or {DEFAULTS}")
+    return f"{MODULE}{PACKAGE}.{folder}", config or folder
+
+
+def compose_recipe(recipe: str, overrides: Sequence[str]) -> DictConfig:
+    """The whole configuration of a job.
+
+    Raises:
+        ConfigError: there is no such recipe or file.
+        hydra.errors.HydraException: an override does not fit.
+    """
+    from hydra import compose, initialize_config_dir, initialize_config_module
+
+    place, name = locate(recipe)
+    initialize = initialize_config_module if place.startswith(MODULE) else initialize_config_dir
+    with initialize(place.removeprefix(MODULE), version_base=None):
+        return compose(name, overrides=list(overrides))

@@ -30,6 +30,7 @@ class Filter:
         wrong: only those whose answer is not right in full.
         strategy: name of a strategy that was used.
         stop: why it ended.
+        condition: of an evaluation.
         search: text in the question, a step or the ground truth, in any case.
 
     Raises:
@@ -40,6 +41,7 @@ class Filter:
     wrong: bool = False
     strategy: str | None = None
     stop: str | None = None
+    condition: str | None = None
     search: str | None = None
 
     def __post_init__(self) -> None:
@@ -57,6 +59,7 @@ class Filter:
             and not (self.wrong and record.right)
             and (self.strategy is None or any(turn.strategy == self.strategy for turn in record.turns))
             and (self.stop is None or record.stop == self.stop)
+            and (self.condition is None or record.condition == self.condition)
             and (self.search is None or any(self.search.lower() in text.lower() for text in texts))
         )
 
@@ -78,26 +81,29 @@ def replay(records: Iterable[EpisodeRecord], wanted: Filter, console: Console) -
 
 def _show(record: EpisodeRecord, console: Console) -> None:
     head = Text.assemble(
-        (f"{record.kind} at step {record.step}", "bold"),
+        (f"{record.kind}, {record.condition}" if record.condition else f"{record.kind} at step {record.step}", "bold"),
         f", question {record.question_id}, sample {record.sample}: ",
         ("right", "bold green") if record.right else ("wrong", "bold red"),
     )
     if record.reason and record.reason not in ("right", "wrong"):
         head.append(f" ({record.reason})")
     _print(console, head)
-    parts = ", ".join(f"{name} {value:.2f}" for name, value in record.planner_parts.items() if value)
-    _print(
-        console,
-        f"planner's reward {record.planner_reward:.2f}{f' ({parts})' if parts else ''}, "
-        f"reasoner's {record.reasoner_reward:.2f}, ended by {record.stop}",
-        style="dim",
-    )
+    _print(console, f"{_rewards(record)}ended by {record.stop}", style="dim")
     _print(console, visible(record.question), indent=2)
     for position, turn in enumerate(record.turns, 1):
         style = _STYLE_OF.get(turn.strategy, "")
-        _print(console, Text.assemble((f"{position}. {turn.strategy}", f"bold {style}"), (f"  {_about(turn)}", "dim")))
+        name = turn.strategy or "without a strategy"
+        _print(console, Text.assemble((f"{position}. {name}", f"bold {style}"), (f"  {_about(turn)}", "dim")))
         _print(console, visible(turn.text.strip()) or "(nothing)", indent=3)
     _print(console, Text.assemble(("ground truth: ", "dim"), visible(record.truth)))
+
+
+def _rewards(record: EpisodeRecord) -> str:
+    if record.planner_reward is None or record.reasoner_reward is None:
+        return ""
+    parts = ", ".join(f"{name} {value:.2f}" for name, value in record.planner_parts.items() if value)
+    planners = f"planner's reward {record.planner_reward:.2f}{f' ({parts})' if parts else ''}"
+    return f"{planners}, reasoner's {record.reasoner_reward:.2f}, "
 
 
 def _about(turn: TurnRecord) -> str:

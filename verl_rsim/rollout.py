@@ -22,7 +22,7 @@ from verl.utils.profiler import simple_timer
 from verl.utils.rollout_trace import rollout_trace_op
 
 from verl_rsim.dialogue import Dialogue, Episode, Generation, Injection, Request, Row, Stop
-from verl_rsim.episodes import EpisodeRecord, is_sampled, question_id, record_of, to_json
+from verl_rsim.episodes import EpisodeRecord, is_sampled, question_id, record_of, to_json, turn_record
 from verl_rsim.prompts import Codec, eos_ids
 from verl_rsim.reward.planner_score import Interaction, PlannerScorer
 from verl_rsim.sampling import sampling_params
@@ -179,7 +179,8 @@ class RsimAgentLoop(AgentLoopBase):
         if not settings.enabled or not is_sampled(share, question_id(messages, truth), step, sample):
             return None
         return record_of(
-            episode,
+            map(turn_record, episode.turns),
+            episode.stop,
             messages,
             kind="validation" if validate else "train",
             step=step,

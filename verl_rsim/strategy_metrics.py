@@ -55,14 +55,26 @@ def _transitions(paths: Iterable[Sequence[int]]) -> dict[str, float]:
 
 
 def _effects(paths: Sequence[Sequence[int]], accuracies: Sequence[float]) -> dict[str, float]:
+    """Accuracy with each strategy, anywhere and at each turn; at a turn, of the interactions that reached it."""
+    played = list(zip(paths, accuracies, strict=True))
+    found = _effect("", played)
+    for turn in range(max(map(len, paths))):
+        found |= _effect(
+            f"/turn/{turn + 1}", [(path[turn : turn + 1], acc) for path, acc in played if len(path) > turn]
+        )
+    return found
+
+
+def _effect(place: str, played: Sequence[tuple[Sequence[int], float]]) -> dict[str, float]:
+    """Args: played: the strategies that count, and the accuracy, of each interaction."""
     found: dict[str, float] = {}
     for index, name in enumerate(NAMES):
-        used = [accuracy for path, accuracy in zip(paths, accuracies, strict=True) if index in path]
-        unused = [accuracy for path, accuracy in zip(paths, accuracies, strict=True) if index not in path]
+        used = [accuracy for path, accuracy in played if index in path]
+        unused = [accuracy for path, accuracy in played if index not in path]
         if used:
-            found[f"strategy/{name}/win_rate"] = fmean(used)
+            found[f"strategy/{name}{place}/win_rate"] = fmean(used)
         if used and unused:
-            found[f"strategy/{name}/lift"] = fmean(used) - fmean(unused)
+            found[f"strategy/{name}{place}/lift"] = fmean(used) - fmean(unused)
     return found
 
 

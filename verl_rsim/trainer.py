@@ -11,94 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transfer_queue as tq
 from omegaconf import DictConfig, open_dict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.debug import marked_timer
 
 from verl_rsim import checkpoint, cpu
+from verl_rsim.batch import RsimSampler, episode_metrics, episodes_of, split_by_role
 from verl_rsim.console import SaidBefore, StepConsole
 from verl_rsim.episode_log import FOLDER, EpisodeLog
 from verl_rsim.episodes import from_json
 from verl_rsim.errors import ConfigError, JobDied, TrainingCollapsed
 from verl_rsim.group_reward import add_group_diversity
 from verl_rsim.guard import Action, Guard
-from verl_rsim.metrics import group_metrics, interaction_metrics, reward_metrics
+from verl_rsim.metrics import group_metrics
 from verl_rsim.policy import Policy, planner_config
-from verl_rsim.rollout import role_of
-from verl_rsim.schedule import build_schedule
-from verl_rsim.strategy_metrics import strategy_metrics
+from verl_rsim.schedule import Stage, build_schedule
 from verl_rsim.validation import validate_job
 from verl_rsim.watchdog import Watchdog
-
-
-def split_by_role(batch: KVBatchMeta) -> dict[str, KVBatchMeta]:
-    """The rows of each role, in the batch's order."""
-    rows = {}
-    for role in ("planner", "reasoner"):
-        chosen = [i for i, key in enumerate(batch.keys) if role_of(key) == role]
-        rows[role] = KVBatchMeta(
-            partition_id=batch.partition_id,
-            keys=[batch.keys[i] for i in chosen],
-            tags=[batch.tags[i] for i in chosen],
-            extra_info=dict(batch.extra_info),
-        )
-    return rows
-
-
-def episodes_of(reasoner_rows: KVBatchMeta) -> list[dict[str, Any]]:
-    """The ``extra_fields`` of the interactions: the dialogue's summary and the rewards."""
-    data = tq.kv_batch_get(
-        keys=reasoner_rows.keys, partition_id=reasoner_rows.partition_id, select_fields=["extra_fields"]
-    )
-    return [getattr(value, "data", value) for value in data["extra_fields"]]
-
-
-def episode_metrics(episodes: list[dict[str, Any]]) -> dict[str, float]:
-    """Dialogue, strategy and reward metrics of a batch."""
-    summaries, infos = [e["rsim"] for e in episodes], [e["reward_extra_info"] for e in episodes]
-    by_strategy = strategy_metrics(summaries, [info["acc"] for info in infos])
-    return interaction_metrics(summaries) | by_strategy | reward_metrics(infos)
-
-
-NONE_LEFT = "every interaction of the batch failed; the errors are in the log above"
-
-
-class RsimSampler:
-    """verl's replay buffer, but a batch without interactions is an error with a culprit, and a validation batch holds
-    the reasoner's rows only.
-
-    verl decodes every validation row with the reasoner's tokenizer. What both did is in ``episodes``.
-    """
-
-    def __init__(self, inner: Any, poll_seconds: float, watchdog: Watchdog):
-        self.inner, self.watchdog = inner, watchdog
-        self.inner.poll_interval = poll_seconds
-        self.episodes: list[dict[str, Any]] = []
-
-    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
-        """As verl's.
-
-        Raises:
-            JobDied: not one interaction of the batch came through.
-        """
-        try:
-            batch, metrics = self.inner.sample(
-                global_steps=global_steps, partition_id=partition_id, batch_size=batch_size
-            )
-        except RuntimeError as error:  # verl's word for a batch without a single row
-            self.watchdog.check_engines()  # names the culprit if it is one of them
-            raise JobDied(NONE_LEFT) from error
-        if partition_id != "val":
-            return batch, metrics
-        rows = split_by_role(batch)
-        if not rows["reasoner"].keys:
-            self.watchdog.check_engines()
-            raise JobDied(NONE_LEFT)
-        self.episodes += episodes_of(rows["reasoner"])
-        tq.kv_clear(keys=rows["planner"].keys, partition_id=partition_id)
-        return rows["reasoner"], metrics
 
 
 class RsimTrainer(Policy):
@@ -117,7 +47,8 @@ class RsimTrainer(Policy):
                 block.model.model_type = "strategy_policy" if constrained else "language_model"
         derived = planner_config(config)
         super().__init__(config, "reasoner", frozen="reasoner" in self.rsim.frozen)
-        self.planner = Policy(derived, "planner", frozen="planner" in self.rsim.frozen, leader=self)
+        self.split = self.rsim.planner_pool.enable
+        self.planner = Policy(derived, "planner", "planner" in self.rsim.frozen, leader=self, own_pool=self.split)
         self.policies: tuple[Policy, Policy] = (self.planner, self)
         limits = self.rsim.watchdog
         self.watchdog = Watchdog(
@@ -140,11 +71,12 @@ class RsimTrainer(Policy):
         self.watchdog.stall_seconds = patience
 
     def _setup(self) -> None:
-        """Set both policies up: side by side on a CPU, where start-up is imports; on a GPU one after the other, since
-        vLLM measures free memory while it starts.
+        """Set both policies up: side by side on a CPU, where start-up is imports, or on GPUs of their own; on the same
+        GPUs one after the other, since vLLM measures free memory while it starts.
         """
+        at_once = self.split or cpu.is_chosen()
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="planner-setup") as pool:
-            self._set_up_planner = lambda: pool.submit(self.planner._setup) if cpu.is_chosen() else None
+            self._set_up_planner = lambda: pool.submit(self.planner._setup) if at_once else None
             super()._setup()
             if self._planner_set_up is None:
                 self.planner._setup()
@@ -197,15 +129,12 @@ class RsimTrainer(Policy):
         episodes = episodes_of(rows["reasoner"])
         if self.rsim.reward.group_diversity:
             add_group_diversity(rows["planner"], rows["reasoner"], episodes, self.rsim.reward.group_diversity)
-        metrics |= episode_metrics(episodes)
-        with marked_timer("episode_log", timing_raw):
+        with marked_timer("records", timing_raw):
+            metrics |= episode_metrics(episodes)
+            metrics |= group_metrics(rows["reasoner"].keys, [e["reward_extra_info"] for e in episodes])
             self._log_episodes(episodes)
         metrics["rsim/stage"] = self.schedule.index(self.global_steps)
-        metrics |= group_metrics(rows["reasoner"].keys, [e["reward_extra_info"] for e in episodes])
-        for policy, weight in ((self.planner, stage.planner_weight), (self, stage.reasoner_weight)):
-            self.watchdog.progress(f"step {self.global_steps}: {policy.role}'s update")
-            rows[policy.role] = policy.learn(rows[policy.role], weight, metrics, timing_raw)
-        self._rows = rows
+        self._rows = self._learn(rows, stage, metrics, timing_raw)
         self._raise_alarms(metrics)
         self.watchdog.progress(f"step {self.global_steps}: weight sync, save, validation")
         return KVBatchMeta(
@@ -213,6 +142,26 @@ class RsimTrainer(Policy):
             keys=[*rows["planner"].keys, *rows["reasoner"].keys],
             tags=[*rows["planner"].tags, *rows["reasoner"].tags],
         )
+
+    def _learn(self, rows: dict[str, KVBatchMeta], stage: Stage, metrics: dict, timing: dict) -> dict[str, KVBatchMeta]:
+        """Update both policies: at the same time where each has its own GPUs, else one after the other.
+
+        Returns:
+            The rows of each, padded where verl pads them.
+        """
+        weights = {"planner": stage.planner_weight, "reasoner": stage.reasoner_weight}
+
+        def learn(policy: Policy) -> tuple[KVBatchMeta, dict, dict]:
+            found: tuple[dict, dict] = ({}, {})
+            self.watchdog.progress(f"step {self.global_steps}: {policy.role}'s update")
+            return policy.learn(rows[policy.role], weights[policy.role], *found), *found
+
+        with ThreadPoolExecutor(2 if self.split else 1, thread_name_prefix="learn") as pool:
+            results = list(pool.map(learn, self.policies))
+        for _, found, seconds in results:
+            metrics |= found
+            timing |= seconds
+        return {policy.role: learned for policy, (learned, *_) in zip(self.policies, results, strict=True)}
 
     def _sample(self, prompts: int, metrics: dict) -> KVBatchMeta:
         """All finished interactions of a batch of prompts.
@@ -288,10 +237,11 @@ class RsimTrainer(Policy):
     ) -> None:
         """verl's batch metrics of each policy that learned, under its role; those of the whole step once."""
         metrics.update({"training/global_step": global_steps, "training/epoch": epoch})
+        with marked_timer("batch_metrics", timing_raw):
+            for policy in self.policies:
+                if metrics[f"{policy.role}/weight"] > 0:
+                    metrics.update(policy.batch_metrics(self._rows[policy.role], timing_raw, global_steps, epoch))
         metrics.update({f"timing_s/{name}": seconds for name, seconds in timing_raw.items()})
-        for policy in self.policies:
-            if metrics[f"{policy.role}/weight"] > 0:
-                metrics.update(policy.batch_metrics(self._rows[policy.role], timing_raw, global_steps, epoch))
 
     def _log_rollout_data(self, batch: KVBatchMeta, timing_raw: dict, rollout_data_dir: str) -> None:
         """Each policy's rows, decoded with its own tokenizer, into a folder of its own."""
@@ -316,7 +266,7 @@ class RsimTrainer(Policy):
         return Path(self.config.trainer.default_local_dir).absolute()
 
     def _save_checkpoint(self) -> None:
-        """Save both policies and the data position as one checkpoint."""
+        """Save both policies, the data position and the guard's counts as one checkpoint."""
         folder = checkpoint.step_folder(self._checkpoint_root, self.global_steps)
         trained = tuple(policy.role for policy in self.policies if not policy.frozen)
         checkpoint.remove(folder)  # what an old run, or a save cut short, left there
@@ -326,7 +276,8 @@ class RsimTrainer(Policy):
                 path = str(folder / checkpoint.FOLDERS[policy.role])
                 policy.actor_rollout_wg.save_checkpoint(path, None, self.global_steps, max_ckpt_to_keep=None)
         torch.save(self.train_dataloader.state_dict(), folder / "data.pt")
-        state = checkpoint.SavedState(self.global_steps, self.schedule.index(self.global_steps), trained)
+        stage = self.schedule.index(self.global_steps)
+        state = checkpoint.SavedState(self.global_steps, stage, trained, self.guard.state())
         checkpoint.finish(self._checkpoint_root, state, self.config.trainer.get("max_actor_ckpt_to_keep"))
         self._saved_step = self.global_steps
         self.checkpoint_callback.on_save(
@@ -342,6 +293,7 @@ class RsimTrainer(Policy):
         state = checkpoint.read_state(folder)
         self._check_resumable(state)
         self.global_steps = state.step
+        self.guard.restore(state.guard)
         for policy in self.policies:
             if not policy.frozen and policy.role in state.trained:
                 path = str(folder / checkpoint.FOLDERS[policy.role])

@@ -14,13 +14,16 @@ import time
 from pathlib import Path
 
 import httpx
+import openai
 import psutil
 import pytest
 
 from verl_rsim.dialogue import Request
-from verl_rsim.evaluate import Planner, Reasoner, Sampling
+from verl_rsim.evaluate import Planner, Reasoner, Rules, Sampling, play
 from verl_rsim.evaluate.conditions import BASE_PLANNER, CONTROLS, PLANNER
 from verl_rsim.evaluate.records import RECORDS, read_records
+from verl_rsim.serve.server import Server, bind
+from verl_rsim.serve.service import Service
 
 pytestmark = pytest.mark.e2e
 
@@ -87,19 +90,71 @@ def test_the_engine_in_the_process_and_the_one_behind_http_continue_alike(home, 
     requests = [Request(prompt, 24, ("\n\n",), turn=i) for i, prompt in enumerate(prompts)]
     requests += [Request(prompt, 1, allowed_ids=here.codec.label_ids()) for prompt in prompts]
 
+    planner = Planner.from_pretrained(served)
+
     async def both():
         one, other = here.sampler(Sampling()), there.sampler(Sampling())
         try:
-            return [(await one(request), await other(request)) for request in requests]
+            for sampler in (one, other):
+                await check_told(sampler, requests[0])
+            pairs = [(await one(request), await other(request)) for request in requests]
+            await check_served(planner, here)
+            return pairs
         finally:
-            await here.close()
-            await there.close()
+            for player in (planner, here, there):
+                await player.close()
 
     for request, (one, other) in zip(requests, asyncio.run(both()), strict=True):
         assert one.token_ids == other.token_ids
         assert one.log_probs == pytest.approx(other.log_probs, abs=1e-4)
         if request.allowed_ids:
             assert one.token_ids[0] in request.allowed_ids
+
+
+async def check_told(sampler, request: Request) -> None:
+    """Who watches an engine is told the very tokens it returns, as they come."""
+    told = []
+    sampler.watch = told.append
+    generation = await sampler(request)
+    sampler.watch = None
+    assert tuple(token for ids in told for token in ids) == generation.token_ids
+    assert len(told) > 1
+
+
+async def check_served(planner: Planner, reasoner: Reasoner) -> None:
+    """Serving gives evaluation's token ids, and a client that leaves ends vLLM's work."""
+    rules, question = Rules(3, 24, 24), "What is 2 + 3?"
+    with bind("127.0.0.1", 0) as taken:
+        service = Service(planner, reasoner, rules)
+        server = Server(service)
+        task = asyncio.create_task(server.serve([taken]))
+        while not server.started:
+            await asyncio.sleep(0.01)
+        async with openai.AsyncOpenAI(
+            base_url=f"http://127.0.0.1:{taken.getsockname()[1]}/v1", api_key="none"
+        ) as client:
+            asked = {"model": "rsim", "messages": [{"role": "user", "content": question}], "seed": 5}
+            asked |= {"extra_body": {"rsim": {"return_token_ids": True}}}
+            for temperature in (0.0, 1.0):
+                episode = await play(question, planner, reasoner, rules, Sampling(temperature), "5/0")
+                answer = await client.chat.completions.create(**asked, temperature=temperature)
+                stream = await client.chat.completions.create(**asked, temperature=temperature, stream=True)
+                chunks = [chunk.choices[0] async for chunk in stream]
+                for choice in (answer.choices[0], chunks[-1]):
+                    got = [(tuple(turn["choice_ids"]), tuple(turn["step_ids"])) for turn in choice.rsim["turns"]]
+                    assert got == [(turn.choice.token_ids, turn.step.token_ids) for turn in episode.turns]
+                text = "".join(choice.delta.content or "" for choice in chunks)
+                assert text == answer.choices[0].message.content
+            async with await client.chat.completions.create(**asked, n=4, stream=True) as leaving:
+                await anext(aiter(leaving))
+        requests = reasoner.engine._llm.output_processor.request_states
+        for _ in range(100):
+            if service.gate.admitted == 0 and not requests:
+                break
+            await asyncio.sleep(0.05)
+        assert (service.gate.admitted, requests) == (0, {})
+        server.should_exit = True
+        await task
 
 
 def test_an_endpoint_with_another_tokenizer_or_without_labels_is_refused(home, served):

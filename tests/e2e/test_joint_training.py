@@ -2,7 +2,7 @@
 
 One job trains on two ranks, validates and saves; a second one resumes from its middle, must reach the same numbers, and
 is then killed at one engine: it must end with an error that says so and leave no process behind. A third one, on one
-rank, has a frozen reasoner.
+rank, has a frozen reasoner and saves for an alarm; a fourth one is stopped by an alarm.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from verl_rsim.checkpoint import FOLDERS
+from verl_rsim.checkpoint import FOLDERS, finished, read_state
 from verl_rsim.episode_log import read_log
 
 pytestmark = pytest.mark.e2e
@@ -271,10 +272,14 @@ def test_each_policys_rows_are_dumped_in_its_own_words(whole, jobs):
 
 
 def test_nothing_is_left_of_a_finished_job(whole):
+    assert_nothing_is_left(whole)
+
+
+def assert_nothing_is_left(job: Job) -> None:
     end = time.monotonic() + 30
-    while whole.processes() and time.monotonic() < end:
-        time.sleep(1)
-    assert not whole.processes()
+    while job.processes() and time.monotonic() < end:
+        time.sleep(0.5)
+    assert not [" ".join(process.cmdline())[:80] for process in job.processes()]
 
 
 SAME = ("planner/loss", "reasoner/loss", "planner/grad_norm", "reasoner/grad_norm", "planner/reward", "rsim/turns",
@@ -282,13 +287,16 @@ SAME = ("planner/loss", "reasoner/loss", "planner/grad_norm", "reasoner/grad_nor
 
 
 def test_resuming_gives_the_same_numbers_and_a_killed_engine_ends_the_job(whole, jobs):
-    for step in (3, 4):  # as if it had been stopped after step 2
+    """The planner on GPUs of its own, which changes no number: both policies then learn at the same time."""
+    for step in (2, 3, 4):  # as if it had been stopped after step 1
         shutil.rmtree(jobs.folder / f"checkpoints/global_step_{step}")
-    job = jobs("resumed", *DETERMINISTIC, "trainer.total_training_steps=1000", "trainer.val_before_train=false",
+    job = jobs("resumed", *DETERMINISTIC, "rsim.planner_pool={enable:true,n_gpus_per_node:2}",
+               "trainer.total_training_steps=1000", "trainer.val_before_train=false",
                "trainer.test_freq=-1", "trainer.save_freq=-1")  # fmt: skip
     job.wait_for_step(4, 600)
     assert "Resumed both policies" in job.log()
-    for step in (3, 4):
+    assert len(read_state(jobs.folder / "checkpoints/global_step_2").guard.lengths) == 2, "the guard's counts go along"
+    for step in (2, 3, 4):
         expected, found = whole.metrics()[step], job.metrics()[step]
         for key in SAME:
             assert (key in expected) == (key in found), key
@@ -312,7 +320,9 @@ def test_a_frozen_reasoner_only_serves_and_a_killed_worker_ends_the_job(jobs, ho
     job = jobs("frozen", "rsim.train=[planner]", "rsim.schedule=joint", "rsim.injection=chat",
                "rsim.planner_decoding=free", *CODING, "rsim.planner_adv_estimator=turn_grpo",
                "trainer.default_local_dir=frozen", "trainer.total_training_steps=1000",
-               "trainer.val_before_train=false", "trainer.test_freq=-1", "trainer.save_freq=2")  # fmt: skip
+               "trainer.val_before_train=false", "trainer.test_freq=-1", "trainer.save_freq=2",
+               "trainer.max_actor_ckpt_to_keep=null",
+               "rsim.guard.one_strategy={action:save,limit:0.0,steps:1}")  # fmt: skip
     job.wait_for_step(3, 600)
     steps = job.metrics()
     assert [steps[step]["rsim/failed"] for step in (1, 2, 3)] == [4, 0, 0], "no score can be made of the first task"
@@ -328,8 +338,31 @@ def test_a_frozen_reasoner_only_serves_and_a_killed_worker_ends_the_job(jobs, ho
     assert any(steps[step]["rsim/unparsed"] > 0 for step in (1, 2, 3)), "a random planner writes no strategy"
     saved = jobs.folder / "frozen/global_step_2"
     assert {path.name for path in saved.iterdir()} == {"planner", "data.pt", "rsim.json"}
+    assert job.log().count("WARNING: step 1: alarm one_strategy: the share of the commonest strategy is") == 1
+    by_alarm = [path.name for path in finished(saved.parent)]
+    assert by_alarm[:2] == ["global_step_1", "global_step_2"], "the first by the alarm, which saves once"
     assert re.search(r"'--load_format',\s*'auto'", re.sub(r"\x1b\[[0-9;]*m|\(vLLMHttpServer pid=\d+\)", "", job.log()))
     assert "died" in kill(job, "ray::WorkerDict", 2)
+
+
+def test_an_alarm_stops_the_job_and_the_last_checkpoint_stays(jobs):
+    job = jobs("stopped", "rsim.schedule=joint", "rsim.guard.zero_groups={action:stop,limit:0.1,steps:2}",
+               "trainer.default_local_dir=stopped", "trainer.total_training_steps=1000", "trainer.save_freq=1",
+               "trainer.val_before_train=false", "trainer.test_freq=-1",
+               "trainer.logger=[file,tensorboard]")  # fmt: skip
+    assert job.wait(300) == 1
+    said = (
+        r"TrainingCollapsed: step 2: .*alarm zero_groups \(reasoner\): .* above rsim.guard.zero_groups.limit=0.1 for 2"
+    )
+    assert re.search(said, job.log()), job.log()[-3000:]
+    assert set(job.metrics()) == {1, 2}, "the step that stops is logged"
+    assert job.metrics()[2]["guard/zero_groups"] == 1
+    assert [path.name for path in finished(jobs.folder / "stopped")] == ["global_step_1"]
+    (events,) = (jobs.folder / "tensorboard_log").rglob("events.*")
+    for name in ("strategy/entropy", "planner/pg_loss", "reasoner/reward", "guard/zero_groups"):
+        logged = {event.step: event.value for event in EventAccumulator(str(events)).Reload().Scalars(name)}
+        assert logged == pytest.approx({step: job.metrics()[step][name] for step in (1, 2)}), name
+    assert_nothing_is_left(job)
 
 
 def kill(job: Job, name: str, count: int) -> str:
@@ -340,8 +373,5 @@ def kill(job: Job, name: str, count: int) -> str:
     found[0].send_signal(signal.SIGKILL)
     assert job.wait(60) != 0
     assert time.monotonic() - killed < 60
-    end = time.monotonic() + 20
-    while job.processes() and time.monotonic() < end:
-        time.sleep(0.5)
-    assert not [" ".join(p.cmdline())[:80] for p in job.processes()]
+    assert_nothing_is_left(job)
     return job.log()

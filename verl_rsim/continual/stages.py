@@ -133,7 +133,7 @@ class Job:
         from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
 
-        from verl_rsim.doctor_job import compose_recipe
+        from verl_rsim.recipe import compose_recipe
 
         try:
             with warnings.catch_warnings():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from verl_rsim.data.finance import draw
 from verl_rsim.errors import DataError
+from verl_rsim.progress import track
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,8 @@ def generated(name: str, count: int, seed: int) -> list[Question]:
         )
     except ValueError as error:
         raise DataError(f"reasoning-gym has no generator {name!r}: {error}") from None
-    return [Question(item["question"], str(item["answer"])) for item in dataset]
+    drawn = track(dataset, f"Generating {name}", count)  # some generators take a tenth of a second a question
+    return [Question(item["question"], str(item["answer"])) for item in drawn]
 
 
 def finance(count: int, seed: int) -> list[Question]:
@@ -94,6 +96,7 @@ def hub(name: str, split: str) -> list[Question]:
     """
     from datasets import load_dataset
 
+    print(f"Loading {name} ({split}) from the Hugging Face hub", flush=True)
     if name == "gsm8k":
         rows = load_dataset("openai/gsm8k", "main", split=split)
         return [Question(row["question"], row["answer"].split("####")[-1].strip().replace(",", "")) for row in rows]

@@ -49,9 +49,9 @@ def eval_command(
     from verl_rsim.settings import parse_scoring
 
     rules = Rules(max_turns, max_step_tokens, max_answer_tokens, max_prompt_tokens, injection)
-    scored = parse_scoring(_json("scoring", scoring))
+    scored = parse_scoring(read_object("scoring", scoring))
     settings = Settings(samples, temperature, planner_temperature, top_p, seed, limit, concurrency, rules, scored)
-    shared = {"template_kwargs": _json("template", template), "engine_options": _json("engine", engine)}
+    shared = {"template_kwargs": read_object("template", template), "engine_options": read_object("engine", engine)}
     run_eval(
         ModelConfig(reasoner, reasoner_tokenizer, **shared),
         ModelConfig(planner, planner_tokenizer, **shared) if planner else None,
@@ -64,7 +64,12 @@ def eval_command(
     )
 
 
-def _json(key: str, text: str) -> dict[str, Any]:
+def read_object(key: str, text: str) -> dict[str, Any]:
+    """An option that holds a JSON object.
+
+    Raises:
+        ConfigError: it does not.
+    """
     try:
         value = json.loads(text)
     except ValueError:

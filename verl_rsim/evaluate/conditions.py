@@ -17,7 +17,8 @@ import random
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from verl_rsim.dialogue import Episode, Generate, Generation, Request, Stop
+from verl_rsim.dialogue import Episode, Generate, Generation, Request, StepEnd, Stop
+from verl_rsim.episodes import TurnRecord, mean_log_prob, turn_record
 from verl_rsim.errors import ConfigError
 from verl_rsim.evaluate.engines import EngineSampler, Sampling
 from verl_rsim.evaluate.players import Planner, Reasoner
@@ -57,12 +58,15 @@ def parse_controls(names: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """An answer before it is scored; the counts are those of :class:`verl_rsim.evaluate.records.Record`."""
+    """An answer before it is scored; the counts are those of :class:`verl_rsim.evaluate.records.Record`.
+
+    Without a planner the whole answer is one turn without a strategy.
+    """
 
     text: str
     written: str
     stop: Stop
-    strategies: tuple[str, ...]
+    turns: tuple[TurnRecord, ...]
     planner_tokens: int
     planner_read: int
     planner_seconds: float
@@ -131,11 +135,15 @@ class Table:
         codec = self.reasoner.codec
         prompt = codec.chat(messages)
         text, stop = "", Stop.PROMPT_TOO_LONG
+        turns: tuple[TurnRecord, ...] = ()
         if len(prompt) <= self._scripted.limits.reasoner_prompt:
             answer = await reasoner(Request(prompt, self.rules.budget))
             text = codec.decode(answer.token_ids)
             stop = Stop.REASONER_EOS if answer.token_ids[-1] in codec.eos_ids else Stop.BUDGET
-        return Played(text, text, stop, (), 0, 0, 0.0, reasoner.tokens, len(prompt), reasoner.seconds)
+            ended = StepEnd.EOS if stop is Stop.REASONER_EOS else StepEnd.LENGTH
+            mean = mean_log_prob(answer)
+            turns = (TurnRecord("", text, len(answer.token_ids), ended.value, log_prob_mean=mean),)
+        return Played(text, text, stop, turns, 0, 0, 0.0, reasoner.tokens, len(prompt), reasoner.seconds)
 
     def _played(self, episode: Episode, reasoner: EngineSampler, planner: EngineSampler | None) -> Played:
         row, observed = episode.reasoner_row(), sum(len(turn.observation_ids) for turn in episode.turns)
@@ -143,7 +151,7 @@ class Table:
             text=self.reasoner.codec.decode(row.response_ids),  # what training's reward manager scores
             written="\n\n".join(turn.step_text.strip() for turn in episode.turns),
             stop=episode.stop,
-            strategies=tuple(strategy.name for strategy in episode.strategies),
+            turns=tuple(map(turn_record, episode.turns)),
             planner_tokens=planner.tokens if planner else 0,
             planner_read=len(episode.planner_prompt_ids) + observed if planner else 0,
             planner_seconds=planner.seconds if planner else 0.0,

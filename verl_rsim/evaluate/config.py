@@ -101,16 +101,8 @@ def build_table(
     settings: Settings,
     engines_at_once: int | None = None,
 ) -> Table:
-    """Seat the models; those with the same weights share an engine, and engines of this machine its GPU memory.
-
-    Args:
-        engines_at_once: how many share that memory; by default those of this table.
-    """
-    engines: dict[str, Engine] = {}
-    seated = {name: _share(planner, engines) for name, planner in {"reasoner": reasoner, **planners}.items()}
-    local = [engine for engine in engines.values() if isinstance(engine, VllmEngine)]
-    for engine in local:
-        engine.memory_share = GPU_SHARE / (engines_at_once or len(local))
+    """The models and what is played with them; see :func:`seat`."""
+    seated = seat({"reasoner": reasoner, **planners}, engines_at_once)
     return Table(
         seated["reasoner"],  # type: ignore[arg-type]
         {name: seated[name] for name in planners},  # type: ignore[misc]
@@ -118,6 +110,20 @@ def build_table(
         settings.rules,
         settings.draw,
     )
+
+
+def seat(players: Mapping[str, Player], engines_at_once: int | None = None) -> dict[str, Player]:
+    """Let models with the same weights share an engine, and engines of this machine its GPU memory.
+
+    Args:
+        engines_at_once: how many share that memory; by default those of these players.
+    """
+    engines: dict[str, Engine] = {}
+    seated = {name: _share(player, engines) for name, player in players.items()}
+    local = [engine for engine in engines.values() if isinstance(engine, VllmEngine)]
+    for engine in local:
+        engine.memory_share = GPU_SHARE / (engines_at_once or len(local))
+    return seated
 
 
 def _share(player: Player, engines: dict[str, Engine]) -> Player:

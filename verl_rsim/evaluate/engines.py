@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from verl_rsim.dialogue import Generation, Request
 from verl_rsim.sampling import sampling_params
+
+Watch = Callable[[Sequence[int]], None]
+"""Is told tokens as they are sampled, in order; what it raises ends the generation."""
 
 
 class Engine(ABC):
@@ -32,15 +35,22 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    async def generate(self, prompt_ids: Sequence[int], params: Mapping[str, Any]) -> Generation:
-        """Continue ``prompt_ids``.
+    async def generate(
+        self, prompt_ids: Sequence[int], params: Mapping[str, Any], watch: Watch | None = None
+    ) -> Generation:
+        """Continue ``prompt_ids``; cancelling the call ends the work.
 
         Args:
             params: by vLLM's names; see :func:`verl_rsim.sampling.sampling_params`.
+            watch: is told the tokens as they come; an engine that cannot do so leaves it out.
 
         Raises:
             EngineError: no answer, or none that can be used.
         """
+
+    @abstractmethod
+    async def check_health(self) -> None:
+        """Raise EngineError if the engine is known not to answer; takes seconds at most."""
 
     @abstractmethod
     async def close(self) -> None:
@@ -71,6 +81,8 @@ class EngineSampler:
 
     Attributes:
         seed: makes the samples repeatable; None: a new draw each time.
+        watch: is told the tokens as they come.
+        read: tokens the model was given so far: the prompt and what was put between its own tokens.
         tokens: generated so far.
         seconds: of waiting for the engine, its queue included.
     """
@@ -78,13 +90,16 @@ class EngineSampler:
     engine: Engine
     sampling: Sampling
     seed: str | None = None
+    watch: Watch | None = None
+    read: int = field(default=0, init=False)
     tokens: int = field(default=0, init=False)
     seconds: float = field(default=0.0, init=False)
 
     async def __call__(self, request: Request) -> Generation:
         began = time.monotonic()
         params = sampling_params(request, self.sampling.params(), self.seed)
-        generation = await self.engine.generate(request.prompt_ids, params)
+        self.read = len(request.prompt_ids) - self.tokens
+        generation = await self.engine.generate(request.prompt_ids, params, watch=self.watch)
         self.seconds += time.monotonic() - began
         self.tokens += len(generation.token_ids)
         return generation

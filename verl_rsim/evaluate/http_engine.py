@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from verl_rsim.dialogue import Generation
-from verl_rsim.errors import EngineError
-from verl_rsim.evaluate.engines import Engine
+from verl_rsim.errors import EngineBusy, EngineError, EngineTimeout
+from verl_rsim.evaluate.engines import Engine, Watch
+from verl_rsim.evaluate.http_stream import read_stream
 from verl_rsim.prompts import Codec
 
 API_KEY = "RSIM_API_KEY"
@@ -95,7 +96,8 @@ class HttpEngine(Engine):
         return ServedModel(cards[0]["id"], cards[0].get("root"), cards[0].get("max_model_len"))
 
     def check(self, codec: Codec) -> None:
-        """Make sure the endpoint continues token ids of this codec exactly and keeps to the allowed ones.
+        """Make sure the endpoint continues token ids of this codec exactly, keeps to the allowed ones and, if it can
+        be asked, has the same chat template.
 
         Raises:
             EngineError: it does not.
@@ -112,26 +114,70 @@ class HttpEngine(Engine):
             if tuple(choice.get("prompt_token_ids") or ids) != ids:
                 fix = "name the tokenizer the server uses"
                 raise EngineError(f"{self.name}: encodes text otherwise than the tokenizer given here; {fix}")
+        self._check_template(codec)
+
+    def _check_template(self, codec: Codec) -> None:
+        chat = [{"role": "user", "content": _PROBE}]
+        body = {"model": self.model.id, "messages": chat, "chat_template_kwargs": dict(codec.template_kwargs)}
+        try:
+            with httpx.Client(**self._options) as client:
+                response = client.post(f"{self.name}/tokenize", json=body)
+        except httpx.TransportError as error:
+            raise _unreachable(self.name, error) from error
+        if response.status_code == 200 and tuple(_content(response, self.name).get("tokens", ())) != codec.chat(chat):
+            fix = "name the tokenizer the server uses, with the chat template it was started with"
+            raise EngineError(f"{self.name}: its chat template is not that of the tokenizer given here; {fix}")
 
     async def start(self) -> None:
         if self._client is None:
             self._client = httpx.AsyncClient(**self._options, limits=self._limits)
 
-    async def generate(self, prompt_ids: Sequence[int], params: Mapping[str, Any]) -> Generation:
+    async def generate(
+        self, prompt_ids: Sequence[int], params: Mapping[str, Any], watch: Watch | None = None
+    ) -> Generation:
         await self.start()
         body = self._body(list(prompt_ids), params)
+        told = 0
+
+        def tell(ids: Sequence[int]) -> None:
+            nonlocal told
+            told += len(ids)
+            if watch:
+                watch(ids)
+
         for attempt in range(ATTEMPTS):
             last = attempt == ATTEMPTS - 1
             try:
-                response = await self._client.post("completions", json=body)  # type: ignore[union-attr]
+                choice = await (self._streamed(body, tell) if watch else self._whole(body))
+                return _generation(choice, self.name)
+            except EngineBusy:
+                if last:
+                    raise
             except httpx.TransportError as error:
-                if last or isinstance(error, httpx.ReadTimeout):
-                    raise EngineError(f"{self.name}: {_why(error)}") from error
-            else:
-                if last or response.status_code not in _TURNED_AWAY:
-                    return _generation(_choice(_content(response, self.name), self.name), self.name)
+                if last or told or isinstance(error, httpx.ReadTimeout):
+                    raise _unreachable(self.name, error) from error
             await asyncio.sleep(0.5 * 2**attempt)
         raise AssertionError("the last attempt returns or raises")
+
+    async def _whole(self, body: dict[str, Any]) -> dict[str, Any]:
+        response = await self._client.post("completions", json=body)  # type: ignore[union-attr]
+        return _choice(_content(response, self.name), self.name)
+
+    async def _streamed(self, body: dict[str, Any], watch: Watch) -> dict[str, Any]:
+        body = {**body, "stream": True}
+        async with self._client.stream("POST", "completions", json=body) as response:  # type: ignore[union-attr]
+            if response.status_code >= 400:
+                await response.aread()
+                _content(response, self.name)  # raises
+            return await read_stream(response, self.name, watch)
+
+    async def check_health(self) -> None:
+        await self.start()
+        try:
+            response = await self._client.get("models", timeout=CONNECT_SECONDS)  # type: ignore[union-attr]
+        except httpx.TransportError as error:
+            raise _unreachable(self.name, error) from error
+        _content(response, self.name)
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -146,15 +192,19 @@ class HttpEngine(Engine):
             with httpx.Client(**self._options) as client:
                 return _content(client.request(method, path, json=body), self.name)
         except httpx.TransportError as error:
-            raise EngineError(f"{self.name}: {_why(error)}; check the URL and that the server runs") from error
+            raise _unreachable(self.name, error, "; check the URL and that the server runs") from error
 
 
-def _why(error: httpx.TransportError) -> str:
-    kind = "no answer in time" if isinstance(error, httpx.TimeoutException) else "cannot be reached"
-    return f"{kind} ({type(error).__name__}: {error})"
+def _unreachable(name: str, error: httpx.TransportError, fix: str = "") -> EngineError:
+    what = f"({type(error).__name__}: {error}){fix}"
+    if isinstance(error, httpx.TimeoutException):
+        return EngineTimeout(f"{name}: no answer in time {what}")
+    return EngineError(f"{name}: cannot be reached {what}")
 
 
 def _content(response: httpx.Response, name: str) -> dict[str, Any]:
+    if response.status_code in _TURNED_AWAY:
+        raise EngineBusy(f"{name}: answered {response.status_code}: {response.text[:300]!r}")
     if response.status_code == 404:
         fix = "it has no /v1/completions or /v1/models; chat completions cannot continue token ids exactly"
         raise EngineError(f"{name}: answered 404: {fix}")

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from jinja2 import TemplateError
+
 from verl_rsim.checkpoint import FOLDERS, STATE, read_state
 from verl_rsim.dialogue import Episode
 from verl_rsim.errors import ConfigError
@@ -184,7 +186,18 @@ def load_codec(
     except OSError:  # the model ships none
         generation = None
     codec = Codec(tokenizer, eos_ids(tokenizer, config, generation), dict(template_kwargs or {}))
+    _check_template(codec, key, folder)
     return codec, getattr(config, "max_position_embeddings", None)
+
+
+def _check_template(codec: Codec, key: str, folder: str) -> None:
+    probe = "What is 12 + 30?"
+    try:
+        shown = codec.render([{"role": "user", "content": probe}])
+    except (TemplateError, TypeError, ValueError) as error:
+        raise ConfigError(key, folder, f"its chat template fails ({error}); see the option template") from error
+    if probe not in shown:
+        raise ConfigError(key, folder, "its chat template leaves the question out; use an instruction-tuned model")
 
 
 async def play(

@@ -13,13 +13,15 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
+from verl_rsim.episode_log import FOLDER, EpisodeLog
+from verl_rsim.episodes import EpisodeRecord, record_of
 from verl_rsim.evaluate import answers
 from verl_rsim.evaluate.conditions import Table
 from verl_rsim.evaluate.manifest import open_manifest, weights_digest
 from verl_rsim.evaluate.players import Player
-from verl_rsim.evaluate.progress import shown
 from verl_rsim.evaluate.questions import Dataset, Question
 from verl_rsim.evaluate.records import Key, Record, RecordFile
+from verl_rsim.progress import shown
 from verl_rsim.reward.scorer import Scorer
 from verl_rsim.strategies import count_by_keyword
 
@@ -58,6 +60,7 @@ async def evaluate(
         "samples": samples,
     }
     open_manifest(folder, "eval", fixed(table, dataset, scorer), asked)
+    episodes = EpisodeLog(folder / FOLDER, goes_on=True)
     with closing(RecordFile(folder)) as file:
         jobs = missing(table, dataset, samples, file.keys())
         if jobs:
@@ -70,7 +73,9 @@ async def evaluate(
         ):
 
             async def answer(job: tuple[Question, str, int]) -> None:
-                file.append(await _answer(table, scorer, threads, *job))
+                record, episode = await _answer(table, scorer, threads, *job, run=f"evaluation/{folder.name}")
+                episodes.append([episode])
+                file.append(record)  # last: what is recorded is not played again
                 advance()
 
             await in_parallel(jobs, concurrency, answer)
@@ -89,14 +94,15 @@ def missing(table: Table, dataset: Dataset, samples: int, done: Collection[Key])
 
 
 async def _answer(
-    table: Table, scorer: Scorer, threads: ThreadPoolExecutor, question: Question, condition: str, sample: int
-) -> Record:
+    table: Table, scorer: Scorer, threads: ThreadPoolExecutor, question: Question, condition: str, sample: int, run: str
+) -> tuple[Record, EpisodeRecord]:
+    """Play and score one answer: its line for the tables, and the interaction as it went."""
     began = time.monotonic()
     played = await table.play(condition, question, sample)
     seconds = time.monotonic() - began
     loop = asyncio.get_running_loop()
     scored = await loop.run_in_executor(threads, answers.score, played.text, question, scorer)
-    return Record(
+    record = Record(
         condition=condition,
         question=question.id,
         sample=sample,
@@ -104,7 +110,7 @@ async def _answer(
         reason=scored.reason,
         answer=scored.vote,
         stop=played.stop.value,
-        strategies=played.strategies,
+        strategies=tuple(turn.strategy for turn in played.turns if turn.strategy),
         keywords=tuple(count_by_keyword(played.written)),
         planner_tokens=played.planner_tokens,
         planner_read=played.planner_read,
@@ -115,6 +121,20 @@ async def _answer(
         seconds=round(seconds, 4),
         text=played.text,
     )
+    episode = record_of(
+        played.turns,
+        played.stop,
+        question.messages,
+        kind="evaluation",
+        step=0,
+        sample=sample,
+        truth=question.truth,
+        data_source=question.data_source,
+        uid=question.id,
+        run=run,
+        condition=condition,
+    )
+    return record, dataclasses.replace(episode, acc=scored.correct, reason=scored.reason)
 
 
 async def in_parallel(jobs: Iterable[Job], workers: int, do: Callable[[Job], Awaitable[None]]) -> None:

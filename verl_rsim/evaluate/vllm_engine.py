@@ -6,6 +6,7 @@ import asyncio
 import importlib.metadata
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 from uuid import uuid4
 
@@ -13,7 +14,7 @@ from verl_rsim import cpu
 from verl_rsim.cpu import patches
 from verl_rsim.dialogue import Generation
 from verl_rsim.errors import EngineError
-from verl_rsim.evaluate.engines import Engine
+from verl_rsim.evaluate.engines import Engine, Watch
 from verl_rsim.vllm_plugin import DIE_WITH_PARENT
 
 
@@ -57,26 +58,38 @@ class VllmEngine(Engine):
         except (RuntimeError, ValueError, TypeError, OSError) as error:
             raise EngineError(f"{self.name}: vLLM cannot load it: {_first_line(error)}") from error
 
-    async def generate(self, prompt_ids: Sequence[int], params: Mapping[str, Any]) -> Generation:
+    async def generate(
+        self, prompt_ids: Sequence[int], params: Mapping[str, Any], watch: Watch | None = None
+    ) -> Generation:
         from vllm import SamplingParams, TokensPrompt
         from vllm.exceptions import VLLMClientError
         from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         await self.start()
-        sampling = SamplingParams(**params, logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY)
+        kind = RequestOutputKind.DELTA if watch else RequestOutputKind.FINAL_ONLY
+        sampling = SamplingParams(**params, logprobs=0, output_kind=kind)
         prompt = TokensPrompt(prompt_token_ids=list(prompt_ids))
-        final = None
+        ids: list[int] = []
+        log_probs: list[float] = []
         try:
-            async for update in self._llm.generate(prompt, sampling, request_id=uuid4().hex):
-                final = update
+            async with aclosing(self._llm.generate(prompt, sampling, request_id=uuid4().hex)) as updates:
+                async for update in updates:
+                    for output in update.outputs:
+                        ids += output.token_ids
+                        pairs = zip(output.logprobs, output.token_ids, strict=True)
+                        log_probs += (entry[token].logprob for entry, token in pairs)
+                        if watch:
+                            watch(output.token_ids)
         except (EngineDeadError, EngineGenerateError, VLLMClientError) as error:
             raise EngineError(f"{self.name}: the engine failed: {_first_line(error)}") from error
-        if final is None or not final.outputs or not final.outputs[0].token_ids:
+        if not ids:
             raise EngineError(f"{self.name}: the engine ended a request without tokens")
-        output = final.outputs[0]
-        log_probs = (entry[token].logprob for entry, token in zip(output.logprobs, output.token_ids, strict=True))
-        return Generation(tuple(output.token_ids), tuple(log_probs))
+        return Generation(tuple(ids), tuple(log_probs))
+
+    async def check_health(self) -> None:
+        if self._llm is not None and self._llm.errored:
+            raise EngineError(f"{self.name}: the engine died")
 
     async def close(self) -> None:
         llm, self._llm = self._llm, None

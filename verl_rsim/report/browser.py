@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import os
 from typing import Any
 
 from verl_rsim.episodes import EpisodeRecord, to_json
@@ -14,6 +15,8 @@ CHUNK = 100
 """Episodes in a chunk."""
 SNIPPET = 100
 """Characters of a question that the list shows."""
+KEPT = 500
+"""Characters of it that are kept until it is known how all of them begin."""
 
 _DIGITS = {strategy.name: str(index) for index, strategy in enumerate(STRATEGIES)}
 
@@ -30,8 +33,8 @@ class Pack:
         self.chunks: list[str] = []
         self.count = 0
         self._open: list[str] = []
-        self._columns: dict[str, list[Any]] = {name: [] for name in ("kind", "step", "sample", "right", "stop")}
-        self._columns |= {"strategies": [], "question": []}
+        names = ("kind", "condition", "step", "sample", "right", "stop", "strategies", "question")
+        self._columns: dict[str, list[Any]] = {name: [] for name in names}
         self._questions: dict[str, int] = {}
         self._snippets: list[str] = []
 
@@ -39,9 +42,10 @@ class Pack:
         """Append an episode; its number is the count before."""
         question = self._questions.setdefault(record.question_id, len(self._questions))
         if question == len(self._snippets):
-            self._snippets.append(" ".join(record.question.split())[:SNIPPET])
+            self._snippets.append(" ".join(record.question.split())[:KEPT])
         row = {
             "kind": record.kind,
+            "condition": record.condition,
             "step": record.step,
             "sample": record.sample,
             "right": int(record.right),
@@ -66,7 +70,14 @@ class Pack:
             self._close()
         about = {"chunk": CHUNK, "count": self.count, "titles": [strategy.title for strategy in STRATEGIES]}
         about["names"] = [strategy.name for strategy in STRATEGIES]
-        return packed(json.dumps({**about, "columns": self._columns, "snippets": self._snippets}))
+        return packed(json.dumps({**about, "columns": self._columns, "snippets": snippets(self._snippets)}))
+
+
+def snippets(questions: list[str]) -> list[str]:
+    """What tells questions apart: their text from the word in which they first differ."""
+    common = os.path.commonprefix(questions) if len(questions) > 1 else ""
+    start = common.rfind(" ") + 1
+    return [("… " if start else "") + question[start : start + SNIPPET] for question in questions]
 
 
 def packed(text: str) -> str:

@@ -12,7 +12,7 @@ from verl_rsim.report.stats import Estimate, StrategyStats
 from verl_rsim.strategies import STRATEGIES
 
 WIDTH, HEIGHT = 460, 210
-LEFT, RIGHT, TOP, BOTTOM = 46, 8, 10, 34
+LEFT, RIGHT, TOP, BOTTOM = 46, 8, 10, 37
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
@@ -57,7 +57,7 @@ class _Axes:
             right = self.x(min(self.last, band.last + 0.5)) if index < len(bands) - 1 else WIDTH - RIGHT
             parts.append(
                 f'<rect class="band band{index % 2}" x="{left}" y="{TOP}" width="{max(0, round(right - left, 1))}" '
-                f'height="{HEIGHT - TOP - BOTTOM}"><title>Weights: {escape(band.label)}</title></rect>'
+                f'height="{HEIGHT - TOP - BOTTOM}"><title>Weights at {escape(band.label)}</title></rect>'
             )
         for tick in self.y_ticks:
             y = self.y(tick)
@@ -66,10 +66,10 @@ class _Axes:
         whole = [tick for tick in ticks(self.first, self.last, 5) if tick == int(tick)]
         for tick in (tick for tick in whole if self.first <= tick <= self.last):
             parts.append(
-                f'<text class="tick" x="{self.x(tick)}" y="{HEIGHT - 16}" text-anchor="middle">{tick:g}</text>'
+                f'<text class="tick" x="{self.x(tick)}" y="{HEIGHT - 20}" text-anchor="middle">{tick:g}</text>'
             )
         middle = (LEFT + WIDTH - RIGHT) / 2
-        parts.append(f'<text class="tick" x="{middle}" y="{HEIGHT - 2}" text-anchor="middle">step of training</text>')
+        parts.append(f'<text class="tick" x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">step of training</text>')
         return "".join(parts)
 
     def readouts(self, curves: Sequence[Curve]) -> str:
@@ -140,8 +140,10 @@ def _rows(count: int) -> int:
     return count * ROW + 30
 
 
-def intervals(estimates: Sequence[Estimate | None], low: float, high: float, title: str, percent: str = "%") -> str:
-    """A point and its interval for each strategy."""
+def intervals(
+    estimates: Sequence[Estimate | None], low: float, high: float, title: str, missing: str, percent: str = "%"
+) -> str:
+    """A point and its interval for each strategy; ``missing`` is said where there is none."""
     marks_at = ticks(low, high)
     low, high = marks_at[0], marks_at[-1]
     height = _rows(len(STRATEGIES))
@@ -158,7 +160,7 @@ def intervals(estimates: Sequence[Estimate | None], low: float, high: float, tit
         y = index * ROW + 16
         body += f'<text class="name" x="{NAME - 10}" y="{y + 4}" text-anchor="end">{strategy.title}</text>'
         if found is None:
-            body += f'<text class="tick" x="{NAME + 4}" y="{y + 4}">no comparison</text>'
+            body += f'<text class="tick" x="{NAME + 4}" y="{y + 4}">{missing}</text>'
             continue
         said = f"{strategy.title}: {found.value:.1%} ({found.low:.1%} to {found.high:.1%}), {found.count} episodes"
         body += (
@@ -236,7 +238,9 @@ def bars(phases: Sequence[Phase]) -> str:
 
 def win_rates(stats: Sequence[StrategyStats]) -> str:
     """Accuracy of the episodes that used each strategy."""
-    return intervals([item.win_rate for item in stats], 0, 1, "Win rate of each strategy with 95 % intervals")
+    return intervals(
+        [item.win_rate for item in stats], 0, 1, "Win rate of each strategy with 95 % intervals", "not used"
+    )
 
 
 def lifts(stats: Sequence[StrategyStats]) -> str:
@@ -244,4 +248,5 @@ def lifts(stats: Sequence[StrategyStats]) -> str:
     found = [item.lift for item in stats if item.lift]
     low, high = min((e.low for e in found), default=-1), max((e.high for e in found), default=1)
     estimates = [item.lift for item in stats]
-    return intervals(estimates, min(low, 0), max(high, 0), "Lift of each strategy with 95 % intervals", "pp")
+    title = "Lift of each strategy with 95 % intervals"
+    return intervals(estimates, min(low, 0), max(high, 0), title, "no comparison", "pp")

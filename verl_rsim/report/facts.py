@@ -11,10 +11,13 @@ from typing import Any
 
 from verl_rsim.episodes import EpisodeRecord
 from verl_rsim.errors import DataError
+from verl_rsim.evaluate.conditions import ALONE, BASE_PLANNER, PLANNER, RANDOM, SELF_STRATEGIES
 from verl_rsim.report.stats import Tally
 from verl_rsim.strategies import STRATEGIES
 from verl_rsim.summary import read_metrics
 
+CONTROLS = (BASE_PLANNER, ALONE, SELF_STRATEGIES, RANDOM)
+"""What the planner of an evaluation is compared with: the first of these that was played."""
 MAX_POINTS = 400
 """A curve of more steps is drawn as means over neighbouring steps."""
 
@@ -56,7 +59,8 @@ class Band:
     @property
     def label(self) -> str:
         """For people."""
-        return f"planner {self.planner:g}, reasoner {self.reasoner:g}"
+        steps = f"step {self.first}" if self.first == self.last else f"steps {self.first} to {self.last}"
+        return f"{steps}: planner {self.planner:g}, reasoner {self.reasoner:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +73,23 @@ class Phase:
 
 @dataclass(slots=True)
 class Group:
-    """The episodes of one kind at one step."""
+    """The episodes of one kind at one step, or of one condition of an evaluation; of all kinds if it is "".
+
+    Attributes:
+        condition: of an evaluation, else "".
+    """
 
     kind: str
     step: int
+    condition: str = ""
     tally: Tally = field(default_factory=Tally)
 
     @property
     def label(self) -> str:
         """For people."""
-        return f"{self.kind} at step {self.step}"
+        if not self.kind:
+            return "all episodes"
+        return f"evaluation, {self.condition}" if self.condition else f"{self.kind} at step {self.step}"
 
 
 _ROLES = ("planner", "reasoner")
@@ -95,6 +106,11 @@ _PANELS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
     ("Turns per answer", (("rsim/turns", "training", "planner"), ("val-rsim/turns", "validation", "planner"))),
     ("Tokens per step", (("rsim/step_tokens", "training", "reasoner"),
                        ("val-rsim/step_tokens", "validation", "reasoner"))),
+    ("Questions that teach nothing (share)", (("{role}/zero_groups", "{role}", "{role}"),)),
+    ("Obedience of the reasoner", (("strategy/obedience", "training", "reasoner"),
+                                   ("val-strategy/obedience", "validation", "reasoner"))),
+    ("Cut off by a token limit (share)", (("rsim/truncated", "training", "reasoner"),
+                                          ("val-rsim/truncated", "validation", "reasoner"))),
 )  # fmt: skip
 
 
@@ -105,28 +121,49 @@ class Facts:
     Attributes:
         title: name of the run.
         steps: the metrics of each step, merged, ascending.
-        groups: episodes by kind and step.
+        groups: episodes by kind, step and condition.
         overall: all episodes.
     """
 
     title: str
     steps: list[dict[str, Any]]
-    groups: dict[tuple[str, int], Group] = field(default_factory=dict)
+    groups: dict[tuple[str, int, str], Group] = field(default_factory=dict)
     overall: Tally = field(default_factory=Tally)
 
     def add(self, record: EpisodeRecord) -> None:
         """Count an episode."""
-        key = (record.kind, record.step)
+        key = (record.kind, record.step, record.condition)
         self.groups.setdefault(key, Group(*key)).tally.add(record)
         self.overall.add(record)
 
-    def before_after(self) -> tuple[Group, Group] | None:
-        """The first and the last step of the validations, else of the other episodes; None if there is but one."""
-        for kind in ("validation", "evaluation", "train"):
+    @property
+    def is_evaluation(self) -> bool:
+        """Whether the episodes are those of ``verl-rsim eval``, which trains nothing."""
+        return bool(self.groups) and all(group.kind == "evaluation" for group in self.groups.values())
+
+    @property
+    def pair_title(self) -> str:
+        """What :meth:`pair` is."""
+        return "Control and planner" if self.is_evaluation else "Before and after"
+
+    def pair(self) -> tuple[Group, Group] | None:
+        """What is compared: the first and the last step of the validations, else of training; of an evaluation a
+        control and the planner. None if there are no two.
+        """
+        if self.is_evaluation:
+            by_condition = {group.condition: group for group in self.groups.values()}
+            control = next((name for name in CONTROLS if name in by_condition), None)
+            return (by_condition[control], by_condition[PLANNER]) if control and PLANNER in by_condition else None
+        for kind in ("validation", "train"):
             groups = sorted((g for g in self.groups.values() if g.kind == kind), key=lambda g: g.step)
             if len(groups) > 1:
                 return groups[0], groups[-1]
         return None
+
+    def studied(self) -> Group:
+        """Whose strategies are counted: all episodes; of an evaluation the planner's, if it has one."""
+        planner = self.groups.get(("evaluation", 0, PLANNER))
+        return planner if planner and self.is_evaluation else Group("", 0, tally=self.overall)
 
     def panels(self) -> list[Panel]:
         """The training curves of which there is anything."""
@@ -159,6 +196,15 @@ class Facts:
             found.append(Band(first, step["step"], *weights))
         return found
 
+    def alarms(self) -> str | None:
+        """The guard's alarms and the steps at which they were on, for people; None if no guard watched."""
+        names = sorted({key for step in self.steps for key in step if key.startswith("guard/")})
+        if not names:
+            return None
+        on = {name: [step["step"] for step in self.steps if step.get(name)] for name in names}
+        said = [f"{name.removeprefix('guard/')} at {_spans(steps)}" for name, steps in on.items() if steps]
+        return "; ".join(said) or "none"
+
     def phases(self) -> list[Phase]:
         """Where the time of a step goes, longest first; without the step as a whole."""
         names = {key for step in self.steps for key in step if key.startswith("timing_s/")} - {"timing_s/step"}
@@ -173,6 +219,17 @@ class Facts:
     def _curve(self, metric: str, label: str, tone: str) -> Curve:
         points = [(step["step"], step[metric]) for step in self.steps if isinstance(step.get(metric), int | float)]
         return Curve(label, tone, tuple(_thinned(points)), metric.startswith("val-"))
+
+
+def _spans(steps: Sequence[int]) -> str:
+    """Ascending steps in words: neighbours as a span."""
+    spans: list[list[int]] = []
+    for step in steps:
+        if spans and step == spans[-1][-1] + 1:
+            spans[-1][1:] = [step]
+        else:
+            spans.append([step])
+    return f"step{'s' if len(steps) > 1 else ''} " + ", ".join(" to ".join(map(str, span)) for span in spans)
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

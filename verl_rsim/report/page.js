@@ -40,11 +40,18 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
-const said = (number) => `${columns.kind[number]} at step ${columns.step[number]}`;
+const said = (number) => columns.condition[number] ? `${columns.kind[number]}, ${columns.condition[number]}`
+  : `${columns.kind[number]} at step ${columns.step[number]}`;
 const outcome = (number) => (columns.right[number] ? "right" : "wrong");
 const decimals = (value, digits = 2) => (value == null ? "unknown" : (value + 0 || 0).toFixed(digits).replace("-", "−"));
 
 // ---- filters --------------------------------------------------------------------------------------------------------
+
+// A filter that has nothing to choose between is not shown.
+function offered(select, values, label = String) {
+  options(select, values, label);
+  select.parentElement.hidden = values.length < 2;
+}
 
 function options(select, values, label = String) {
   for (const value of values) select.append(element("option", { value, textContent: label(value) }));
@@ -52,15 +59,17 @@ function options(select, values, label = String) {
 
 function offer() {
   const distinct = (name) => [...new Set(columns[name])];
-  options(filters.kind, distinct("kind"));
-  options(filters.step, distinct("step").sort((a, b) => a - b));
-  options(filters.stop, distinct("stop"), (name) => name.replaceAll("_", " "));
+  offered(filters.kind, distinct("kind"));
+  offered(filters.condition, distinct("condition"));
+  offered(filters.step, distinct("step").sort((a, b) => a - b));
+  offered(filters.stop, distinct("stop"), (name) => name.replaceAll("_", " "));
   options(filters.strategy, index.titles.keys(), (number) => index.titles[number]);
 }
 
 function passes(number) {
-  const { kind, step, right, strategy, stop } = filters;
+  const { kind, condition, step, right, strategy, stop } = filters;
   return (!kind.value || columns.kind[number] === kind.value)
+    && (!condition.value || columns.condition[number] === condition.value)
     && (!step.value || columns.step[number] === Number(step.value))
     && (!right.value || columns.right[number] === Number(right.value))
     && (!strategy.value || columns.strategies[number].includes(strategy.value))
@@ -157,34 +166,44 @@ async function read(number, other = counterpart(number)) {
 }
 
 async function show() {
-  const numbers = beside == null ? [current] : [current, beside].sort((a, b) => columns.step[a] - columns.step[b] || a - b);
+  const order = (a, b) => columns.step[a] - columns.step[b]
+    || (columns.condition[a] === "planner") - (columns.condition[b] === "planner") || a - b;
+  const numbers = beside == null ? [current] : [current, beside].sort(order);
   const shown = [current, beside].join();
   const records = await Promise.all(numbers.map(episode));
-  if (shown === [current, beside].join()) at("shown").replaceChildren(...records.map(article));
+  if (shown === [current, beside].join()) at("shown").replaceChildren(...records.map((record, i) => article(record, said(numbers[i]))));
 }
 
 const siblings = (number) => asked[columns.question[number]].filter((other) => other !== number);
 
-// What a validation is compared with: the same question's first validation, or its last one for that first one.
+// What a validation is compared with: the same question's first validation, or its last one for that first one. What an
+// evaluation's answer is compared with: the planner's, or a control for the planner's own.
 function counterpart(number) {
+  if (columns.condition[number]) {
+    const by = (condition) => siblings(number).find((other) => columns.condition[other] === condition
+      && columns.sample[other] === columns.sample[number]);
+    if (columns.condition[number] !== "planner") return by("planner") ?? null;
+    return ["base_planner", "alone", "self_strategies", "random"].map(by).find((other) => other != null) ?? null;
+  }
   const others = siblings(number).filter((other) => columns.kind[other] === columns.kind[number]
     && columns.step[other] !== columns.step[number] && columns.kind[number] !== "train");
   const step = columns.step[number];
   return others.find((other) => columns.step[other] < step) ?? others.at(-1) ?? null;
 }
 
-function article(record) {
+function article(record, title) {
   const word = record.acc >= 1 ? "right" : "wrong";
   const verdict = element("span", { className: word, textContent: word });
   const parts = Object.entries(record.planner_parts);
   const all = parts.map(([name, value]) => `${name} ${decimals(value)}`).join(", ");
   const some = parts.filter(([, value]) => value).map(([name, value]) => `${name} ${decimals(value)}`).join(", ");
   const reward = element("abbr", { title: all || "no parts", textContent: `planner's reward ${decimals(record.planner_reward)}` });
+  const rewards = record.planner_reward == null ? []  // an evaluation has none
+    : [reward, some && ` (${some})`, ` · reasoner's ${decimals(record.reasoner_reward)} · `];
   const reason = record.reason && record.reason !== word ? ` (${record.reason.replaceAll("_", " ")})` : "";
   const made = element("article", {},
-    element("h3", {}, `${record.kind} at step ${record.step}: `, verdict, reason),
-    element("p", { className: "facts" }, reward, some && ` (${some})`, ` · reasoner's ${decimals(record.reasoner_reward)} · ended by `
-      + `${record.stop.replaceAll("_", " ")} · sample ${record.sample}`),
+    element("h3", {}, `${title}: `, verdict, reason),
+    element("p", { className: "facts" }, ...rewards, `ended by ${record.stop.replaceAll("_", " ")} · sample ${record.sample}`),
     element("p", { className: "question" }, ...marked(record.question)));
   record.turns.forEach((one, position) => made.append(step(one, position, index.names.indexOf(one.strategy))));
   made.append(element("p", { className: "facts" }, "Ground truth: ", ...marked(record.truth || "none")));
@@ -193,10 +212,10 @@ function article(record) {
 
 function step(one, position, strategy) {
   const chance = one.log_prob == null ? "" : `p = ${decimals(Math.exp(one.log_prob))} · `;
-  const title = `Log-prob of the planner's choice: ${decimals(one.log_prob, 3)}\n`
+  const title = (one.strategy ? `Log-prob of the planner's choice: ${decimals(one.log_prob, 3)}\n` : "")
     + `Mean log-prob of the step's tokens: ${decimals(one.log_prob_mean, 3)}\n`
     + `${one.tokens} tokens, ended by ${one.end}` + (one.parsed ? "" : "\nThe planner named no strategy");
-  const name = strategy < 0 ? one.strategy : index.titles[strategy];
+  const name = strategy < 0 ? one.strategy || "without a strategy" : index.titles[strategy];
   return element("div", { className: `turn s${strategy}`, title },
     element("div", { className: "head" }, element("b", { textContent: `${position + 1}. ${name}` }),
       element("span", { textContent: `${chance}${one.tokens} tokens · ${one.end}` })),

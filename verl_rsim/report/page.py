@@ -28,18 +28,19 @@ class Row:
 
 
 def comparison(before: Tally, after: Tally) -> list[Row]:
-    """What changed between two groups of episodes."""
+    """What two groups of episodes did; a line that says nothing of either is left out."""
     rows: list[tuple[str, Callable[[Tally], str]]] = [
         ("Episodes", lambda tally: f"{tally.episodes:,}"),
         ("Accuracy (95 %)", lambda tally: interval(tally.accuracy())),
-        ("Planner's reward", lambda tally: f"{tally.mean(tally.planner_reward):.3f}"),
-        ("Reasoner's reward", lambda tally: f"{tally.mean(tally.reasoner_reward):.3f}"),
+        ("Planner's reward", lambda tally: f"{tally.mean(tally.planner_reward):.3f}" if tally.rewarded else ""),
+        ("Reasoner's reward", lambda tally: f"{tally.mean(tally.reasoner_reward):.3f}" if tally.rewarded else ""),
         ("Turns per answer", lambda tally: f"{tally.mean(tally.turns.total()):.2f}"),
         ("Different strategies per answer", lambda tally: f"{tally.mean(tally.used.total()):.2f}"),
         ("Tokens per answer", lambda tally: f"{tally.mean(tally.tokens):.1f}"),
         ("Ended by termination", lambda tally: f"{tally.mean(tally.stops['termination']):.1%}"),
     ]
-    return [Row(name, say(before), say(after)) for name, say in rows]
+    found = [Row(name, say(before), say(after)) for name, say in rows]
+    return [row for row in found if row.before or row.after]
 
 
 def interval(found: Estimate | None, signed: bool = False) -> str:
@@ -81,6 +82,7 @@ def write_page(path: Path, facts: Facts, pack: Pack) -> None:
         facts=facts,
         version=__version__,
         summary=summary(facts),
+        alarms=facts.alarms(),
         style=Markup(assets.joinpath("page.css").read_text()),
         script=Markup(assets.joinpath("page.js").read_text()),
         titles=[strategy.title for strategy in STRATEGIES],
@@ -95,18 +97,20 @@ def write_page(path: Path, facts: Facts, pack: Pack) -> None:
 def summary(facts: Facts) -> str:
     """The run in a sentence."""
     training = [step for step in facts.steps if "timing_s/step" in step]
-    said = [f"{len(training):,} steps of training"] if facts.steps else ["no metrics"]
+    said = [f"{len(training):,} steps of training"] if facts.steps else []
     if training:
         seconds = sum(step["timing_s/step"] for step in training)
         said.append(f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.1f} minutes")
     said.append(f"{facts.overall.episodes:,} logged episodes")
-    return ", ".join(said) + "."
+    counts = ", ".join(f"{group.condition} {group.tally.episodes:,}" for group in facts.groups.values())
+    return ", ".join(said) + (f": {counts}." if facts.is_evaluation else ".")
 
 
 def _drawn(facts: Facts) -> dict[str, object]:
     """The template's variables that hold charts and tables."""
     bands, panels, shares, phases = facts.bands(), facts.panels(), facts.shares(), facts.phases()
-    stats = facts.overall.strategies() if facts.overall.episodes else []
+    studied = facts.studied()
+    stats = studied.tally.strategies() if studied.tally.episodes else []
     drawn: dict[str, object] = {
         "panels": [(panel.title, Markup(charts.lines(panel, bands))) for panel in panels],
         "bands": bands,
@@ -116,14 +120,14 @@ def _drawn(facts: Facts) -> dict[str, object]:
         "win_rates": Markup(charts.win_rates(stats)) if stats else "",
         "lifts": Markup(charts.lifts(stats)) if stats else "",
         "table": numbers(stats) if stats else [],
-        "matrices": [],
+        "studied": studied.label,
     }
-    pair = facts.before_after()
-    groups = list(pair) if pair else [Group("", 0, facts.overall)] if stats else []
+    pair = facts.pair()
+    groups = [group for group in pair or (studied,) if group.tally.turns]
     drawn["matrices"] = [(_matrix_title(group), Markup(_matrix(group))) for group in groups]
     if pair:
         drawn |= _pair(*pair)
-    titles = {"result": "Before and after", "curves": "Training", "strategies": "Strategies", "time": "Time"}
+    titles = {"result": facts.pair_title, "curves": "Training", "strategies": "Strategies", "time": "Time"}
     there = {"result": pair, "curves": panels, "strategies": True, "time": phases}
     sections = [(name, title) for name, title in titles.items() if there[name]]
     return drawn | {"sections": [*sections, ("episodes", "Episodes")]}
@@ -149,7 +153,7 @@ def _pair(before: Group, after: Group) -> dict[str, object]:
 
 
 def _matrix_title(group: Group) -> str:
-    return f"What follows what, {group.label if group.kind else 'all episodes'}"
+    return f"What follows what, {group.label}"
 
 
 def _matrix(group: Group) -> str:

@@ -89,6 +89,8 @@ class Tally:
 
     episodes: int = 0
     acc: float = 0.0
+    rewarded: int = 0
+    """Episodes that have rewards; those of an evaluation have none."""
     planner_reward: float = 0.0
     reasoner_reward: float = 0.0
     tokens: int = 0
@@ -108,8 +110,10 @@ class Tally:
         chosen = [_INDEX[turn.strategy] for turn in record.turns if turn.strategy in _INDEX]
         self.episodes += 1
         self.acc += record.acc
-        self.planner_reward += record.planner_reward
-        self.reasoner_reward += record.reasoner_reward
+        if record.planner_reward is not None and record.reasoner_reward is not None:
+            self.rewarded += 1
+            self.planner_reward += record.planner_reward
+            self.reasoner_reward += record.reasoner_reward
         self.tokens += sum(turn.tokens for turn in record.turns)
         self.stops[record.stop] += 1
         self.turns.update(chosen)

@@ -15,11 +15,14 @@ COLUMNS = ("table", "group", "step", "name", "measure", "value", "low", "high", 
 
 def write_markdown(path: Path, facts: Facts) -> None:
     """Write the tables that a person reads."""
-    parts = [f"# {facts.title}", summary(facts)]
-    if pair := facts.before_after():
+    parts = [f"# {facts.title}", summary(facts), *([f"Alarms: {said}"] if (said := facts.alarms()) else [])]
+    if pair := facts.pair():
         rows = comparison(pair[0].tally, pair[1].tally)
         head = ["", pair[0].label, pair[1].label]
-        parts += ["## Before and after", _table(head, [[row.name, row.before, row.after] for row in rows])]
+        parts += [
+            f"## {facts.pair_title}",
+            _table(head, [[row.name, row.before, row.after] for row in rows]),
+        ]
     if facts.steps:
         head = ["curve", "first step", "last step", "first", "last"]
         rows_ = [
@@ -28,9 +31,10 @@ def write_markdown(path: Path, facts: Facts) -> None:
             for panel in facts.panels() for c in panel.curves
         ]  # fmt: skip
         parts += ["## Training", _table(head, rows_)]
-    if facts.overall.episodes:
+    studied = facts.studied()
+    if studied.tally.episodes:
         head = ["strategy", "turns", "share", "per answer", "key words per answer", "win rate (95 %)", "lift (95 %)"]
-        parts += ["## Strategies", _table(head, numbers(facts.overall.strategies()))]
+        parts += [f"## Strategies, {studied.label}", _table(head, numbers(studied.tally.strategies()))]
     if phases := facts.phases():
         parts += ["## Time", _table(["phase", "seconds a step"], [[p.name, f"{p.seconds:.2f}"] for p in phases])]
     path.write_text("\n\n".join(parts) + "\n")
@@ -49,7 +53,7 @@ def _rows(facts: Facts) -> Iterator[dict[str, object]]:
         for name, value in step.items():
             if name != "step" and isinstance(value, int | float):
                 yield {"table": "metrics", "step": step["step"], "name": name, "value": value}
-    groups = [(g.kind, g.step, g.tally) for g in facts.groups.values()]
+    groups = [(g.condition or g.kind, g.step, g.tally) for g in facts.groups.values()]
     for kind, number, tally in [*groups, ("all", "", facts.overall)]:
         place = {"group": kind, "step": number}
         if accuracy := tally.accuracy():

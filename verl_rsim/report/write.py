@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 
 from verl_rsim.episode_log import read_log, sources
 from verl_rsim.errors import ConfigError, DataError
+from verl_rsim.progress import shown
 from verl_rsim.report.browser import Pack
 from verl_rsim.report.facts import Facts, find_metrics, load_steps
 from verl_rsim.report.figure import write_png
@@ -26,9 +26,10 @@ def write_report(
     """Write a report.
 
     Args:
-        run_dir: ``trainer.default_local_dir`` of the run.
+        run_dir: ``trainer.default_local_dir`` of the run, or the folder of an evaluation.
         metrics: what verl's file logger wrote; None to look for it.
-        out: the file; None for ``report.{format}`` in the run's folder. Other formats get their own suffix.
+        out: the file; None for ``report.{format}`` in the run's folder, ``episodes.{format}`` in an evaluation's, which
+            has a report of its own. Other formats get their own suffix.
         formats: some of :data:`FORMATS`.
         home: ``$RSIM_HOME``.
         console: says how far it is.
@@ -54,7 +55,7 @@ def write_report(
     }
     written = []
     for name in formats:
-        path = (out or run_dir / "report.html").with_suffix(f".{name}")
+        path = (out or run_dir / ("episodes" if facts.is_evaluation else "report")).with_suffix(f".{name}")
         path.parent.mkdir(parents=True, exist_ok=True)
         writers[name](path, facts)
         console.print(f"Wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)", soft_wrap=True, highlight=False)
@@ -74,13 +75,14 @@ def read_run(run_dir: Path, metrics: Path | None, home: Path, console: Console) 
         bytes_to_read = 0  # a run without a log still has its curves
     facts, pack = Facts(run_dir.resolve().name, []), Pack()
     run = ""
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("Reading episodes", total=bytes_to_read)
-        for record in read_log(run_dir, partial(progress.advance, task)) if bytes_to_read else ():
-            facts.add(record)
-            pack.add(record)
-            run = record.run
+    if bytes_to_read:
+        with shown(console, "Reading episodes (bytes)", bytes_to_read) as advance:
+            for record in read_log(run_dir, advance):
+                facts.add(record)
+                pack.add(record)
+                run = record.run
     console.print(f"Read {pack.count:,} episodes", highlight=False)
-    facts.steps = load_steps(metrics or find_metrics(run_dir, run, home))
+    if metrics or not facts.is_evaluation:
+        facts.steps = load_steps(metrics or find_metrics(run_dir, run, home))
     facts.title = run or facts.title
     return facts, pack

@@ -1,0 +1,82 @@
+"""A batch of interactions: sampled through verl's replay buffer, taken apart by role, and measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import transfer_queue as tq
+from transfer_queue import KVBatchMeta
+
+from verl_rsim.errors import JobDied
+from verl_rsim.metrics import interaction_metrics, reward_metrics
+from verl_rsim.rollout import role_of
+from verl_rsim.strategy_metrics import strategy_metrics
+from verl_rsim.watchdog import Watchdog
+
+
+def split_by_role(batch: KVBatchMeta) -> dict[str, KVBatchMeta]:
+    """The rows of each role, in the batch's order."""
+    rows = {}
+    for role in ("planner", "reasoner"):
+        chosen = [i for i, key in enumerate(batch.keys) if role_of(key) == role]
+        rows[role] = KVBatchMeta(
+            partition_id=batch.partition_id,
+            keys=[batch.keys[i] for i in chosen],
+            tags=[batch.tags[i] for i in chosen],
+            extra_info=dict(batch.extra_info),
+        )
+    return rows
+
+
+def episodes_of(reasoner_rows: KVBatchMeta) -> list[dict[str, Any]]:
+    """The ``extra_fields`` of the interactions: the dialogue's summary and the rewards."""
+    data = tq.kv_batch_get(
+        keys=reasoner_rows.keys, partition_id=reasoner_rows.partition_id, select_fields=["extra_fields"]
+    )
+    return [getattr(value, "data", value) for value in data["extra_fields"]]
+
+
+def episode_metrics(episodes: list[dict[str, Any]]) -> dict[str, float]:
+    """Dialogue, strategy and reward metrics of a batch."""
+    summaries, infos = [e["rsim"] for e in episodes], [e["reward_extra_info"] for e in episodes]
+    by_strategy = strategy_metrics(summaries, [info["acc"] for info in infos])
+    return interaction_metrics(summaries) | by_strategy | reward_metrics(infos)
+
+
+NONE_LEFT = "every interaction of the batch failed; the errors are in the log above"
+
+
+class RsimSampler:
+    """verl's replay buffer, but a batch without interactions is an error with a culprit, and a validation batch holds
+    the reasoner's rows only.
+
+    verl decodes every validation row with the reasoner's tokenizer. What both did is in ``episodes``.
+    """
+
+    def __init__(self, inner: Any, poll_seconds: float, watchdog: Watchdog):
+        self.inner, self.watchdog = inner, watchdog
+        self.inner.poll_interval = poll_seconds
+        self.episodes: list[dict[str, Any]] = []
+
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
+        """As verl's.
+
+        Raises:
+            JobDied: not one interaction of the batch came through.
+        """
+        try:
+            batch, metrics = self.inner.sample(
+                global_steps=global_steps, partition_id=partition_id, batch_size=batch_size
+            )
+        except RuntimeError as error:  # verl's word for a batch without a single row
+            self.watchdog.check_engines()  # names the culprit if it is one of them
+            raise JobDied(NONE_LEFT) from error
+        if partition_id != "val":
+            return batch, metrics
+        rows = split_by_role(batch)
+        if not rows["reasoner"].keys:
+            self.watchdog.check_engines()
+            raise JobDied(NONE_LEFT)
+        self.episodes += episodes_of(rows["reasoner"])
+        tq.kv_clear(keys=rows["planner"].keys, partition_id=partition_id)
+        return rows["reasoner"], metrics

@@ -1,0 +1,90 @@
+"""The two models, the rules they play by, and what a request may ask of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from verl_rsim.dialogue import Dialogue
+from verl_rsim.evaluate.players import Planner, Reasoner
+from verl_rsim.evaluate.rules import Rules
+from verl_rsim.serve.errors import ApiError
+from verl_rsim.serve.limits import Gate, ServeLimits
+from verl_rsim.serve.metrics import Metrics
+from verl_rsim.serve.protocol import ChatRequest
+
+
+@dataclass
+class Service:
+    """What is served.
+
+    Attributes:
+        name: the model's, for clients.
+        dialogue: as in training and evaluation.
+
+    Raises:
+        ConfigError: a model takes too few tokens for the rules.
+    """
+
+    planner: Planner
+    reasoner: Reasoner
+    rules: Rules = field(default_factory=Rules)
+    limits: ServeLimits = field(default_factory=ServeLimits)
+    name: str = "rsim"
+
+    def __post_init__(self) -> None:
+        self.created = int(time.time())
+        self.gate = Gate(self.limits)
+        self.ends: set[Callable[[ApiError], None]] = set()  # of the requests under way
+        self.metrics = Metrics(self.gate)
+        planner, reasoner = self.planner, self.reasoner
+        self.dialogue = self.rules.dialogue(
+            planner.codec, planner.engine.context, reasoner.codec, reasoner.engine.context
+        )
+
+    async def start(self) -> None:
+        """Load the models.
+
+        Raises:
+            EngineError: one cannot be loaded.
+        """
+        for player in (self.planner, self.reasoner):
+            await player.engine.start()
+
+    async def check_health(self) -> None:
+        """Raise EngineError if a model is known not to answer."""
+        for player in (self.planner, self.reasoner):
+            await player.engine.check_health()
+
+    async def close(self) -> None:
+        """Free both models."""
+        for player in (self.planner, self.reasoner):
+            await player.close()
+
+    def end_all(self) -> None:
+        """End the requests under way."""
+        for end in self.ends:
+            end(ApiError(503, "The server is shutting down.", code="shutting_down"))
+
+    def check(self, asked: ChatRequest) -> None:
+        """Refuse what this server cannot do.
+
+        Raises:
+            ApiError: another model, or bounds beyond the server's.
+        """
+        if asked.model is not None and asked.model != self.name:
+            message = f"The model {asked.model[:100]!r} does not exist; this server has {self.name!r}."
+            raise ApiError(404, message, param="model", code="model_not_found")
+        if asked.n > self.limits.max_n:
+            raise ApiError(400, f"n may be at most {self.limits.max_n} here.", param="n", code="invalid_value")
+        context = self.reasoner.engine.context
+        if asked.max_written is not None and asked.max_written > context:
+            message = f"{asked.max_name} may be at most {context}, the tokens the reasoner takes."
+            raise ApiError(400, message, param=asked.max_name, code="invalid_value")
+
+    def dialogue_for(self, asked: ChatRequest) -> Dialogue:
+        """The dialogue, with the request's bound."""
+        limits = dataclasses.replace(self.dialogue.limits, max_written=asked.max_written)
+        return dataclasses.replace(self.dialogue, limits=limits)
