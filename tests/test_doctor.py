@@ -153,6 +153,9 @@ def test_the_doctor_of_a_recipe_says_what_fits_and_what_does_not(home, monkeypat
     bad = CliRunner().invoke(app, ["doctor", "tiny", "rsim.lambda=2"])
     assert bad.exit_code == 1
     assert "rsim.lambda=2" in bad.output
+    stock = CliRunner().invoke(app, ["doctor", "grpo_code", f"actor_rollout_ref.model.path={home}/models/tiny-llama"])
+    for part in ("grpo_code is a stock verl job", "reasoner's KV cache", "memory of the job: peak about"):
+        assert part in stock.output, stock.output
     for nowhere in ("nowhere", "nowhere.yaml"):
         assert CliRunner().invoke(app, ["doctor", nowhere]).exit_code == 1
 

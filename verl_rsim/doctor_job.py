@@ -1,5 +1,6 @@
 """``verl-rsim doctor RECIPE``: whether this recipe, with these overrides, can start and will fit.
 
+A stock verl job is checked by verl, when it starts; here only whether its model will fit.
 Loads tokenizers and configurations, no weights.
 """
 
@@ -35,6 +36,11 @@ def check_job(recipe: str, overrides: Sequence[str], console: Console) -> Iterat
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # verl's, of engines that nobody asked for
             config = compose_recipe(recipe, overrides)
+            if config.trainer.v1.trainer_mode != "rsim":
+                plans = [plan_of(config, "reasoner", frozen=False)]
+                yield fine("recipe", f"{recipe} is a stock verl job; its settings are checked by verl, at its start")
+                yield from _check_fit(config, plans, console)
+                return
             from verl_rsim.validation import validate_job
 
             rsim = validate_job(config)
@@ -138,7 +144,7 @@ def _check_fit(config: DictConfig, plans: list[RolePlan], console: Console) -> I
     on_cpu = cpu.is_chosen()
     if on_cpu:
         yield _fit(config, plans, "of this machine", console)
-    elif config.rsim.planner_pool.enable:
+    elif OmegaConf.select(config, "rsim.planner_pool.enable"):
         for plan in plans:
             yield _fit(config, [plan], f"of each of the {plan.role}'s GPUs", console)
     else:

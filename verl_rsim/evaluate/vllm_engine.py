@@ -17,6 +17,8 @@ from verl_rsim.errors import EngineError
 from verl_rsim.evaluate.engines import Engine, Watch
 from verl_rsim.vllm_plugin import DIE_WITH_PARENT
 
+CLOSE_SECONDS = 5.0
+
 
 class VllmEngine(Engine):
     """vLLM's asynchronous engine; its model runs in a process of its own.
@@ -93,8 +95,12 @@ class VllmEngine(Engine):
 
     async def close(self) -> None:
         llm, self._llm = self._llm, None
-        if llm is not None:
-            await asyncio.to_thread(llm.shutdown)
+        if llm is None:
+            return
+        if (reader := llm.output_handler) is not None:  # it would report the end of the engine as a failure
+            reader.cancel()
+            await asyncio.wait([reader], timeout=CLOSE_SECONDS)
+        await asyncio.to_thread(llm.shutdown)
 
 
 def prepare_process() -> None:
