@@ -37,6 +37,7 @@ SOURCES: Mapping[str, AnswerType] = {
     "FinQA": AnswerType.FINANCIAL,
     "*/finqa": AnswerType.FINANCIAL,
     "*/FinQA": AnswerType.FINANCIAL,
+    "finance_synthetic": AnswerType.FINANCIAL,
 }
 """``data_source`` (or a shell pattern of it) to the type of its answers: verl's names and our own."""
 

@@ -9,6 +9,9 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
+from verl_rsim.schedule import build_schedule
+from verl_rsim.settings import parse_config
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -72,3 +75,11 @@ def test_the_planners_links_work(base):
     assert not config.actor_rollout_ref.rollout.log_prob_use_dynamic_bsz
     config.actor_rollout_ref.rollout.n = 7
     assert config.planner.rollout.n == 7
+
+
+def test_continual_code_freezes_the_reasoner_and_trains_the_planner_at_its_whole_weight():
+    config = composed("verl_rsim.recipes.continual_code", "continual_code")
+    rsim = parse_config(OmegaConf.to_container(config.rsim, resolve=True))
+    assert rsim.frozen == {"reasoner"}
+    schedule = build_schedule(rsim.schedule, rsim.weight, config.trainer.total_training_steps)
+    assert [(stage.planner_weight, stage.reasoner_weight) for stage in schedule.stages] == [(1.0, 0.0)]

@@ -124,6 +124,24 @@ def test_on_a_gpu_the_servers_take_their_share_of_it(home, monkeypatch):
     assert "lower actor_rollout_ref.rollout.gpu_memory_utilization" in finding.remedy
 
 
+def test_a_planner_with_gpus_of_its_own_has_a_table_of_its_own(home, monkeypatch):
+    from verl_rsim import doctor_job
+
+    monkeypatch.setenv("RSIM_HOME", str(home))
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    monkeypatch.setattr(machine, "gpus", lambda: [machine.Gpu("A", 80 * doctor.GIB, 0)])
+    config = compose_recipe("tiny", ["rsim.planner_pool={enable:true,n_gpus_per_node:2}"])
+    monkeypatch.setattr(doctor_job.cpu, "is_chosen", lambda: False)
+    plans = [doctor_job.plan_of(config, role, frozen=False) for role in ("planner", "reasoner")]
+    assert [plan.ranks for plan in plans] == [2, 1]
+    printed = io.StringIO()
+    assert len(list(doctor_job._check_fit(config, plans, Console(file=printed, width=200)))) == 2
+    of_planner, of_reasoner = printed.getvalue().split("of each of the reasoner's GPUs")
+    assert "planner's server" in of_planner
+    assert "reasoner's server" not in of_planner
+    assert "planner's server" not in of_reasoner
+
+
 def test_the_doctor_of_a_recipe_says_what_fits_and_what_does_not(home, monkeypatch):
     monkeypatch.setenv("RSIM_HOME", str(home))
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
@@ -146,6 +164,6 @@ def test_a_job_is_a_recipe_a_file_of_ones_own_or_the_overrides_alone(tmp_path, m
     assert compose_recipe(str(own), []).rsim.max_turns == 5
     assert compose_recipe("rsim_trainer", ["planner.model.path=x"]).planner.model.path == "x"
     started: list[list[str]] = []
-    monkeypatch.setattr(subprocess, "call", lambda command: started.append(command) or 0)
+    monkeypatch.setattr(subprocess, "call", lambda command, **_: started.append(command) or 0)
     assert CliRunner().invoke(app, ["train", str(own), "rsim.lambda=0.3"]).exit_code == 0
     assert started[0][3:] == ["--config-path", str(tmp_path), "--config-name", "own", "rsim.lambda=0.3"]

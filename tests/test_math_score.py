@@ -12,7 +12,6 @@ from verl_rsim.reward.answer_types import AnswerTypes
 from verl_rsim.reward.answers import AnswerType
 from verl_rsim.reward.extract import Fallback, find_answer, last_boxed
 from verl_rsim.reward.math_score import MathScorer
-from verl_rsim.reward.names import unnamed
 from verl_rsim.reward.verdict import TruthError
 
 AGREEMENT = json.loads((Path(__file__).parent / "data/math_agreement.json").read_text())
@@ -243,12 +242,3 @@ def test_scores_from_a_process_far_above_the_workers_memory_limit():
     assert scorer.score(r"\boxed{1+x}", "x+1").reason == "right"
     scorer.close()
     ballast.close()
-
-
-def test_a_long_sentence_is_found_to_name_nothing_at_once():
-    """Time grew exponentially with its letters, with the interpreter locked, so that no time limit could act."""
-    sentence = "the number of apples that he bought is not known " * 20
-    began = time.monotonic()
-    assert unnamed(sentence) == sentence
-    assert unnamed("total cost = 5") == "5"
-    assert time.monotonic() - began < 1

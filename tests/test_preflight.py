@@ -18,9 +18,9 @@ def sizes(lines) -> dict[str, int]:
 
 
 def test_one_gpu_of_two_by_hand():
-    reasoner = RolePlan("reasoner", QWEN, reference=True, compute_bytes=2, micro_tokens=4000,
+    reasoner = RolePlan("reasoner", QWEN, ranks=2, reference=True, compute_bytes=2, micro_tokens=4000,
                         server_bytes_allowed=40 * GIB, sleeps=True)  # fmt: skip
-    lines = estimate([reasoner, RolePlan("planner", TINY, trained=False)], ranks=2, cpu=False)
+    lines = estimate([reasoner, RolePlan("planner", TINY, trained=False)], cpu=False)
     found = sizes(lines)
     assert found["reasoner's weights"] == found["reasoner's gradients"] == found["reasoner's reference"] == 10**9
     assert found["reasoner's optimizer"] == 2 * 10**9
@@ -39,14 +39,14 @@ def test_what_is_offloaded_is_there_in_the_update_alone():
     plan = RolePlan(
         "planner", QWEN, micro_tokens=10, all_logits=False, weights_offloaded=True, optimizer_offloaded=True
     )
-    lines = estimate([plan], ranks=1, cpu=False)
+    lines = estimate([plan], cpu=False)
     assert {line.phase for line in lines} == {"planner update"}
     assert "planner's logits" not in sizes(lines), "nine words"
 
 
 def test_activations_without_checkpointing_are_kept_in_every_layer():
     plan = RolePlan("planner", QWEN, micro_tokens=10, checkpointing=False)
-    assert sizes(estimate([plan], ranks=1, cpu=False))["planner's activations"] == 24 * 17 * 10 * 1000 * 4
+    assert sizes(estimate([plan], cpu=False))["planner's activations"] == 24 * 17 * 10 * 1000 * 4
 
 
 def on_cpu(model: ModelSize, tokens: dict[str, int], bucket: int, resharded: bool = True) -> list[RolePlan]:
@@ -58,7 +58,7 @@ def on_cpu(model: ModelSize, tokens: dict[str, int], bucket: int, resharded: boo
 
 def test_a_machine_without_gpus_holds_all_shards_and_all_processes():
     plans = on_cpu(TINY, {"planner": 100, "reasoner": 100}, 0)
-    one, two = (sizes(estimate([replace(p, servers=n) for p in plans], n, cpu=True)) for n in (1, 2))
+    one, two = (sizes(estimate([replace(p, servers=n, ranks=n) for p in plans], cpu=True)) for n in (1, 2))
     assert one["planner's weights"] == two["planner's weights"] == TINY.parameters * 4
     assert two["planner's activations"] == 2 * one["planner's activations"]
     assert two["processes"] - one["processes"] == 8 * GIB // 2, "a trainer and three processes of a server, twice"
@@ -74,5 +74,5 @@ def test_a_machine_without_gpus_holds_all_shards_and_all_processes():
 )
 def test_the_estimate_is_within_a_fifth_of_what_was_measured(plans, measured):
     """Measured in GiB: the proportional set size of all the job's processes, at its peak (docs/preflight.md)."""
-    found = max(peaks(estimate(plans, 1, cpu=True, reward_workers=1, agents=1)).values()) / GIB
+    found = max(peaks(estimate(plans, cpu=True, reward_workers=1, agents=1)).values()) / GIB
     assert found == pytest.approx(measured, rel=0.2)

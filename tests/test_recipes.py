@@ -79,12 +79,11 @@ def test_the_papers_recipes_fit_eight_gpus_of_80_gb(name, models, home, monkeypa
     monkeypatch.setattr(machine, "gpus", lambda: [machine.Gpu("80 GB", 80 * 10**9, 0)])
     config = with_local_models(name, models, home)
     config.actor_rollout_ref.actor.ppo_mini_batch_size = 64
-    ranks = config.trainer.n_gpus_per_node * config.trainer.nnodes
-    assert ranks == 8
+    assert config.trainer.n_gpus_per_node * config.trainer.nnodes == 8
     roles = [role for role in ("planner", "reasoner") if role == "reasoner" or "planner" in config]
     frozen = {"planner", "reasoner"} - set(OmegaConf.select(config, "rsim.train") or roles)
     plans = [plan_of(config, role, frozen=role in frozen) for role in roles]
-    found = peaks(estimate(plans, ranks, cpu=False))
+    found = peaks(estimate(plans, cpu=False))
     assert 10 * GIB < max(found.values()) < 0.9 * 80 * 10**9, found
 
 

@@ -178,7 +178,7 @@ def test_an_evaluation_compares_the_planner_with_a_control(evaluation):
     assert result.exit_code == 0, result.output
     assert not (evaluation / "report.md").exists(), "the evaluation's own"
     text = (evaluation / "episodes.md").read_text()
-    assert "9 logged episodes, alone 3, random 3, planner 3." in text
+    assert "9 logged episodes: alone 3, random 3, planner 3." in text
     assert "## Control and planner" in text
     assert "|  | evaluation, alone | evaluation, planner |" in text
     assert "reward" not in text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -11,24 +10,24 @@ from typing import Annotated
 
 import typer
 
+from verl_rsim import launch
 from verl_rsim.errors import RsimError
 from verl_rsim.evaluate import cli as evaluation
 from verl_rsim.folders import HOME, home
 from verl_rsim.progress import quiet_bars
-from verl_rsim.recipe import locate
 from verl_rsim.serve import cli as serving
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a planner and a reasoner with verl.")
-
-
-Recipe = "A recipe, a .yaml file, or rsim_trainer"
+RECIPE = "A recipe, a .yaml file, or rsim_trainer"
 
 
 @app.command("prepare-data")
 def prepare_data(
     source: Annotated[
         str,
-        typer.Argument(help="arithmetic, another reasoning-gym generator, gsm8k, math, mbpp, humaneval, or a file"),
+        typer.Argument(
+            help="arithmetic, finance_synthetic, a reasoning-gym generator, gsm8k, math, mbpp, humaneval, or a file"
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="Folder; default: $RSIM_HOME/data/NAME")] = None,
     train: Annotated[int, typer.Option(min=1, help="Training questions")] = 512,
@@ -66,20 +65,34 @@ def prepare_model(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(
     context: typer.Context,
-    recipe: Annotated[str, typer.Argument(help=f"{Recipe}; e.g. quickstart, math_rsim/planner_0.5b_reasoner_7b")],
+    recipe: Annotated[str, typer.Argument(help=f"{RECIPE}; e.g. quickstart, math_rsim/planner_0.5b_reasoner_7b")],
 ) -> None:
     """Run a recipe through verl's entry point; further arguments are hydra overrides."""
-    os.environ[HOME] = str(home())
-    os.environ.setdefault("VERL_FILE_LOGGER_ROOT", str(home() / "metrics"))
-    folder, name = locate(recipe)
-    command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-path", folder, "--config-name", name]
-    raise typer.Exit(subprocess.call([*command, *context.args]))
+    raise typer.Exit(launch.run(launch.train_command(recipe, context.args)))
+
+
+@app.command()
+def chain(
+    path: Annotated[Path, typer.Argument(metavar="CHAIN", help="A YAML file with planner, reasoner and stages")],
+    planner: Annotated[str | None, typer.Option(help="Takes the place of the file's")] = None,
+    out: Annotated[Path | None, typer.Option(help="Default: $RSIM_HOME/chains/NAME")] = None,
+) -> None:
+    """Train a planner on one task after the other and report what it forgets; the same command goes on after a kill."""
+    from rich.console import Console
+
+    from verl_rsim.continual.chain import read_chain
+    from verl_rsim.continual.run import run_chain
+
+    console, folder = Console(), (out or home() / "chains" / path.stem).absolute()
+    described = read_chain(path, planner)
+    console.print(f"Results go to {folder}", highlight=False)
+    run_chain(described, folder, console, launch.run)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def doctor(
     context: typer.Context,
-    recipe: Annotated[str | None, typer.Argument(help=f"{Recipe}; further arguments: overrides")] = None,
+    recipe: Annotated[str | None, typer.Argument(help=f"{RECIPE}; further arguments: overrides")] = None,
 ) -> None:
     """Look for what would keep a job from running here; with a recipe, also whether its two models will fit."""
     from rich.console import Console

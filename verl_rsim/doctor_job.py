@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
@@ -68,6 +68,12 @@ def _block(config: DictConfig, role: str) -> DictConfig:
     return config.planner if role == "planner" else config.actor_rollout_ref
 
 
+def _pool(config: DictConfig, role: str) -> DictConfig:
+    """Whose ``n_gpus_per_node`` and ``nnodes`` a role has."""
+    own = OmegaConf.select(config, "rsim.planner_pool")
+    return own if role == "planner" and own.enable else config.trainer
+
+
 def model_size(model: DictConfig) -> ModelSize:
     """The numbers of a model block's architecture, counted on a model without storage."""
     import torch
@@ -83,9 +89,9 @@ def model_size(model: DictConfig) -> ModelSize:
 
 def plan_of(config: DictConfig, role: str, *, frozen: bool) -> RolePlan:
     """What the configuration does with a role's model, in the preflight's terms."""
-    block, trainer = _block(config, role), config.trainer
+    block, pool = _block(config, role), _pool(config, role)
     actor, rollout = block.actor, block.rollout
-    ranks = trainer.n_gpus_per_node * trainer.nnodes
+    ranks = pool.n_gpus_per_node * pool.nnodes
     size = model_size(block.model)
     server_bytes, on_cpu = BYTES.get(str(rollout.dtype), 2), cpu.is_chosen()
     cards = [] if on_cpu else machine.gpus()
@@ -94,6 +100,7 @@ def plan_of(config: DictConfig, role: str, *, frozen: bool) -> RolePlan:
     return RolePlan(
         role=role,
         model=size,
+        ranks=ranks,
         trained=not frozen,
         reference=bool(config.algorithm.use_kl_in_reward or actor.use_kl_loss),
         master_bytes=BYTES.get(str(actor.fsdp_config.model_dtype), 2),
@@ -129,11 +136,22 @@ def _micro_tokens(actor: DictConfig, rollout: DictConfig, ranks: int) -> int:
 
 def _check_fit(config: DictConfig, plans: list[RolePlan], console: Console) -> Iterator[Finding]:
     on_cpu = cpu.is_chosen()
-    ranks = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    if on_cpu:
+        yield _fit(config, plans, "of this machine", console)
+    elif config.rsim.planner_pool.enable:
+        for plan in plans:
+            yield _fit(config, [plan], f"of each of the {plan.role}'s GPUs", console)
+    else:
+        yield _fit(config, plans, "of each GPU", console)
+
+
+def _fit(config: DictConfig, plans: list[RolePlan], where: str, console: Console) -> Finding:
+    """Whether what these roles hold in one memory fits; prints the table."""
+    on_cpu = cpu.is_chosen()
     agents = config.actor_rollout_ref.rollout.agent.num_workers
-    lines = estimate(plans, ranks, cpu=on_cpu, reward_workers=config.reward.num_workers, agents=agents)
+    lines = estimate(plans, cpu=on_cpu, reward_workers=config.reward.num_workers, agents=agents)
     found = peaks(lines)
-    console.print(memory_table(lines, found, "of this machine" if on_cpu else "of each GPU"))
+    console.print(memory_table(lines, found, where))
     cards = [] if on_cpu else machine.gpus()
     capacity = machine.memory().available if on_cpu else min((card.total for card in cards), default=0)
     phase, peak = max(found.items(), key=lambda item: item[1])
@@ -141,13 +159,12 @@ def _check_fit(config: DictConfig, plans: list[RolePlan], console: Console) -> I
     largest = [line for line in lines if line.phase in (phase, "always")][:3]
     remedy = "; ".join(dict.fromkeys(line.remedy for line in largest))
     if not capacity:
-        yield warning("memory of the job", f"peak about {peak / GIB:.1f} GiB, servers apart", "no GPU to compare with")
-    elif peak > capacity:
-        yield broken("memory of the job", seen, remedy)
-    elif peak > TIGHT * capacity:
-        yield warning("memory of the job", seen, f"tight: {remedy}")
-    else:
-        yield fine("memory of the job", seen)
+        return warning("memory of the job", f"peak about {peak / GIB:.1f} GiB, servers apart", "no GPU to compare with")
+    if peak > capacity:
+        return broken("memory of the job", seen, remedy)
+    if peak > TIGHT * capacity:
+        return warning("memory of the job", seen, f"tight: {remedy}")
+    return fine("memory of the job", seen)
 
 
 def memory_table(lines: Sequence[Line], found: dict[str, int], where: str) -> Table:

@@ -21,10 +21,16 @@ from verl_rsim.workers import FrozenWorker, TrainedWorker, rollout_name
 
 
 class OwnPools(ResourcePoolManager):
-    """verl's resource pools, made ready at once, so that two policies can be set up on them side by side."""
+    """verl's resource pools, made ready at once, so that two policies can be set up side by side.
 
-    def __init__(self, verl_pools: ResourcePoolManager, device: str, ready: Callable[[], None]):
-        super().__init__(resource_pool_spec=verl_pools.resource_pool_spec, mapping=verl_pools.mapping)
+    Ray tells pools apart by name: ``prefix`` is for a second policy with pools of its own.
+    """
+
+    def __init__(self, verl_pools: ResourcePoolManager, prefix: str, device: str, ready: Callable[[], None]):
+        super().__init__(
+            resource_pool_spec={prefix + name: nodes for name, nodes in verl_pools.resource_pool_spec.items()},
+            mapping={role: prefix + name for role, name in verl_pools.mapping.items()},
+        )
         self._device, self._ready = device, ready
 
     def create_resource_pool(self) -> None:
@@ -54,11 +60,14 @@ class Policy(PPOTrainerSync):
         config: a whole verl configuration whose ``actor_rollout_ref`` is this role's block.
         role: "planner" or "reasoner".
         frozen: has servers and no training worker.
-        leader: the policy whose pools and training length are shared; None for the reasoner's.
+        leader: the policy whose data loader, and so training length, is shared; None for the reasoner's.
+        own_pool: has GPUs of its own; otherwise the leader's.
     """
 
-    def __init__(self, config: DictConfig, role: str, frozen: bool, leader: Policy | None = None):
-        self.role, self.frozen, self.leader = role, frozen, leader
+    def __init__(
+        self, config: DictConfig, role: str, frozen: bool, leader: Policy | None = None, own_pool: bool = True
+    ):
+        self.role, self.frozen, self.leader, self.own_pool = role, frozen, leader, own_pool
         self.weight = 1.0
         self._changed = True  # weights differ from what the servers hold
         with open_dict(config):
@@ -82,9 +91,9 @@ class Policy(PPOTrainerSync):
         super()._init_resource_pool_mgr()
         worker = FrozenWorker if self.frozen else TrainedWorker
         self.role_worker_mapping = {role: ray.remote(worker) for role in self.role_worker_mapping}
-        if self.leader is None:
-            device = self.config.trainer.device
-            self.resource_pool_manager = OwnPools(self.resource_pool_manager, device, self._pools_ready)
+        if self.own_pool:
+            prefix, device = f"{self.role}_" if self.leader else "", self.config.trainer.device
+            self.resource_pool_manager = OwnPools(self.resource_pool_manager, prefix, device, self._pools_ready)
         else:
             self.resource_pool_manager = SharedPools(self.leader.resource_pool_manager, self.mapping)
 
@@ -183,6 +192,9 @@ def planner_config(config: DictConfig) -> DictConfig:
     derived = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     derived.actor_rollout_ref = derived.pop("planner")
     derived.algorithm.adv_estimator = derived.rsim.planner_adv_estimator or derived.algorithm.adv_estimator
+    if derived.rsim.planner_pool.enable:
+        derived.trainer.n_gpus_per_node = derived.rsim.planner_pool.n_gpus_per_node
+        derived.trainer.nnodes = derived.rsim.planner_pool.nnodes
     derived.reward.num_workers = 0  # the reasoner's policy has them
     derived.reward.reward_model.enable = False
     return derived

@@ -41,6 +41,7 @@ class RolePlan:
     """What a configuration does with one role's model.
 
     Attributes:
+        ranks: training processes, over which its state is sharded.
         trained: it has a worker; otherwise servers only.
         reference: a frozen copy for the KL term.
         master_bytes, compute_bytes, server_bytes: of a weight in the optimizer, in the forward pass, in the server.
@@ -58,6 +59,7 @@ class RolePlan:
 
     role: str
     model: ModelSize
+    ranks: int = 1
     trained: bool = True
     reference: bool = False
     master_bytes: int = 4
@@ -94,23 +96,20 @@ class Line:
     remedy: str
 
 
-def estimate(
-    plans: Sequence[RolePlan], ranks: int, *, cpu: bool, reward_workers: int = 0, agents: int = 0
-) -> list[Line]:
+def estimate(plans: Sequence[RolePlan], *, cpu: bool, reward_workers: int = 0, agents: int = 0) -> list[Line]:
     """The terms of a job, largest first: of one GPU, or of the machine if ``cpu``.
 
     Args:
         plans: of both roles.
-        ranks: training processes of a role, over which its state is sharded.
         reward_workers, agents: ``reward.num_workers`` and ``rollout.agent.num_workers``, which count on a CPU.
     """
     lines: list[Line] = []
     for plan in plans:
         if plan.trained:
-            lines += _training(plan, ranks, cpu)
+            lines += _training(plan, cpu)
         lines += _servers_on_cpu(plan) if cpu else _servers_on_gpu(plan)
     if cpu:
-        trainers = ranks * sum(plan.trained for plan in plans)
+        trainers = sum(plan.ranks for plan in plans if plan.trained)
         servers = SERVER_PROCESSES * sum(plan.servers for plan in plans)
         imported = agents + trainers + servers + len(plans)
         size = JOB_GIB + REWARD_WORKER_GIB * reward_workers + IMPORTED_GIB * imported
@@ -130,13 +129,13 @@ def peaks(lines: Sequence[Line]) -> dict[str, int]:
     return {phase: held + sum(line.size for line in lines if line.phase == phase) for phase in phases} or {ALWAYS: held}
 
 
-def _training(plan: RolePlan, ranks: int, cpu: bool) -> list[Line]:
+def _training(plan: RolePlan, cpu: bool) -> list[Line]:
     """A role's training state and its update.
 
     A machine without GPUs holds all shards, all ranks' passes, and both roles' updates at once: there a process keeps
     what it has freed (seen: the planner's worker stays at its peak while the reasoner learns).
     """
-    shards, passes = (1, ranks) if cpu else (ranks, 1)
+    shards, passes = (1, plan.ranks) if cpu else (plan.ranks, 1)
     model, update, name = plan.model, ALWAYS if cpu else f"{plan.role} update", f"{plan.role}'s "
     count = f"{model.parameters / 1e6:,.1f} M parameters"
     share = f" / {shards} ranks" if shards > 1 else ""

@@ -107,6 +107,19 @@ class WatchdogConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannerPoolConfig:
+    """GPUs of the planner's own, beside the reasoner's."""
+
+    enable: bool = False
+    n_gpus_per_node: int = 1
+    nnodes: int = 1
+
+    def __post_init__(self):
+        for key in ("n_gpus_per_node", "nnodes"):
+            _at_least(f"rsim.planner_pool.{key}", getattr(self, key), 1)
+
+
+@dataclass(frozen=True, slots=True)
 class EpisodeLogConfig:
     """Which interactions are kept, and where; see :mod:`verl_rsim.episode_log`."""
 
@@ -138,6 +151,7 @@ class RsimConfig:
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
     planner_adv_estimator: str | None = None
+    planner_pool: PlannerPoolConfig = field(default_factory=PlannerPoolConfig)
     console: str = "verl"
     deterministic: bool = False
     seed: int = 0
@@ -171,6 +185,11 @@ class RsimConfig:
     def frozen(self) -> frozenset[str]:
         """The roles that are not trained."""
         return frozenset(ROLES) - frozenset(self.train)
+
+    def gpus(self, role: str, trainer: Any) -> int:
+        """How many GPUs a role is trained and served on; ``trainer``: verl's block."""
+        pool = self.planner_pool if role == "planner" and self.planner_pool.enable else trainer
+        return pool.n_gpus_per_node * pool.nnodes
 
     def limits(self, planner_rollout: Mapping[str, Any], reasoner_rollout: Mapping[str, Any]) -> Limits:
         """The dialogue's limits, with the row budgets of verl's two rollout blocks."""

@@ -26,7 +26,7 @@ from verl_rsim.group_reward import add_group_diversity
 from verl_rsim.guard import Action, Guard
 from verl_rsim.metrics import group_metrics
 from verl_rsim.policy import Policy, planner_config
-from verl_rsim.schedule import build_schedule
+from verl_rsim.schedule import Stage, build_schedule
 from verl_rsim.validation import validate_job
 from verl_rsim.watchdog import Watchdog
 
@@ -47,7 +47,8 @@ class RsimTrainer(Policy):
                 block.model.model_type = "strategy_policy" if constrained else "language_model"
         derived = planner_config(config)
         super().__init__(config, "reasoner", frozen="reasoner" in self.rsim.frozen)
-        self.planner = Policy(derived, "planner", frozen="planner" in self.rsim.frozen, leader=self)
+        self.split = self.rsim.planner_pool.enable
+        self.planner = Policy(derived, "planner", "planner" in self.rsim.frozen, leader=self, own_pool=self.split)
         self.policies: tuple[Policy, Policy] = (self.planner, self)
         limits = self.rsim.watchdog
         self.watchdog = Watchdog(
@@ -70,11 +71,12 @@ class RsimTrainer(Policy):
         self.watchdog.stall_seconds = patience
 
     def _setup(self) -> None:
-        """Set both policies up: side by side on a CPU, where start-up is imports; on a GPU one after the other, since
-        vLLM measures free memory while it starts.
+        """Set both policies up: side by side on a CPU, where start-up is imports, or on GPUs of their own; on the same
+        GPUs one after the other, since vLLM measures free memory while it starts.
         """
+        at_once = self.split or cpu.is_chosen()
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="planner-setup") as pool:
-            self._set_up_planner = lambda: pool.submit(self.planner._setup) if cpu.is_chosen() else None
+            self._set_up_planner = lambda: pool.submit(self.planner._setup) if at_once else None
             super()._setup()
             if self._planner_set_up is None:
                 self.planner._setup()
@@ -132,10 +134,7 @@ class RsimTrainer(Policy):
             metrics |= group_metrics(rows["reasoner"].keys, [e["reward_extra_info"] for e in episodes])
             self._log_episodes(episodes)
         metrics["rsim/stage"] = self.schedule.index(self.global_steps)
-        for policy, weight in ((self.planner, stage.planner_weight), (self, stage.reasoner_weight)):
-            self.watchdog.progress(f"step {self.global_steps}: {policy.role}'s update")
-            rows[policy.role] = policy.learn(rows[policy.role], weight, metrics, timing_raw)
-        self._rows = rows
+        self._rows = self._learn(rows, stage, metrics, timing_raw)
         self._raise_alarms(metrics)
         self.watchdog.progress(f"step {self.global_steps}: weight sync, save, validation")
         return KVBatchMeta(
@@ -143,6 +142,26 @@ class RsimTrainer(Policy):
             keys=[*rows["planner"].keys, *rows["reasoner"].keys],
             tags=[*rows["planner"].tags, *rows["reasoner"].tags],
         )
+
+    def _learn(self, rows: dict[str, KVBatchMeta], stage: Stage, metrics: dict, timing: dict) -> dict[str, KVBatchMeta]:
+        """Update both policies: at the same time where each has its own GPUs, else one after the other.
+
+        Returns:
+            The rows of each, padded where verl pads them.
+        """
+        weights = {"planner": stage.planner_weight, "reasoner": stage.reasoner_weight}
+
+        def learn(policy: Policy) -> tuple[KVBatchMeta, dict, dict]:
+            found: tuple[dict, dict] = ({}, {})
+            self.watchdog.progress(f"step {self.global_steps}: {policy.role}'s update")
+            return policy.learn(rows[policy.role], weights[policy.role], *found), *found
+
+        with ThreadPoolExecutor(2 if self.split else 1, thread_name_prefix="learn") as pool:
+            results = list(pool.map(learn, self.policies))
+        for _, found, seconds in results:
+            metrics |= found
+            timing |= seconds
+        return {policy.role: learned for policy, (learned, *_) in zip(self.policies, results, strict=True)}
 
     def _sample(self, prompts: int, metrics: dict) -> KVBatchMeta:
         """All finished interactions of a batch of prompts.

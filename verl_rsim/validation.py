@@ -45,7 +45,7 @@ def validate_job(config: DictConfig) -> RsimConfig:
     # Where verl alone can count the rows the total is a guess; the trainer builds the schedule again when it knows.
     build_schedule(rsim.schedule, rsim.weight, total or 1000).check_trainable(rsim.frozen)
     for role, key in BLOCKS.items():
-        _check_policy(config, role, key)
+        _check_policy(config, role, key, rsim.gpus(role, config.trainer))
     _check_dialogue(config, rsim)
     if rsim.planner_decoding == "constrained":
         _check_strategy_policy(config.planner)
@@ -143,7 +143,7 @@ def _check_ground_truth(key: str, file: Any) -> bool:
     return coding
 
 
-def _check_policy(config: DictConfig, role: str, key: str) -> None:
+def _check_policy(config: DictConfig, role: str, key: str, gpus: int) -> None:
     block = config[key]
     path = block.model.get("path") if not OmegaConf.is_missing(block.model, "path") else None
     if not path:
@@ -160,7 +160,7 @@ def _check_policy(config: DictConfig, role: str, key: str) -> None:
         raise ConfigError(f"{key}.rollout.n", block.rollout.n, fix)
     if not block.rollout.calculate_log_probs:
         raise ConfigError(f"{key}.rollout.calculate_log_probs", False, "must be true")
-    _check_batch_sizes(config, key)
+    _check_batch_sizes(config, key, gpus)
     _check_context(block, key)
 
 
@@ -180,13 +180,12 @@ def _check_strategy_policy(planner: DictConfig) -> None:
             raise ConfigError(f"planner.{key}", value, fix)
 
 
-def _check_batch_sizes(config: DictConfig, key: str) -> None:
+def _check_batch_sizes(config: DictConfig, key: str, n_gpus: int) -> None:
     """verl's own checks of the actor block, for the planner too."""
-    n_gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
     rollout = config[key].rollout
     size = rollout.tensor_model_parallel_size * rollout.data_parallel_size * rollout.pipeline_model_parallel_size
     if n_gpus % size:
-        fix = f"a server needs {size} GPUs, but trainer.n_gpus_per_node * nnodes is {n_gpus}; lower it"
+        fix = f"a server needs {size} GPUs, but this policy has {n_gpus}; lower it"
         raise ConfigError(f"{key}.rollout.tensor_model_parallel_size", rollout.tensor_model_parallel_size, fix)
     mini_batch, batch = config[key].actor.ppo_mini_batch_size, config.data.train_batch_size
     if mini_batch > batch:

@@ -287,14 +287,16 @@ SAME = ("planner/loss", "reasoner/loss", "planner/grad_norm", "reasoner/grad_nor
 
 
 def test_resuming_gives_the_same_numbers_and_a_killed_engine_ends_the_job(whole, jobs):
-    for step in (3, 4):  # as if it had been stopped after step 2
+    """The planner on GPUs of its own, which changes no number: both policies then learn at the same time."""
+    for step in (2, 3, 4):  # as if it had been stopped after step 1
         shutil.rmtree(jobs.folder / f"checkpoints/global_step_{step}")
-    job = jobs("resumed", *DETERMINISTIC, "trainer.total_training_steps=1000", "trainer.val_before_train=false",
+    job = jobs("resumed", *DETERMINISTIC, "rsim.planner_pool={enable:true,n_gpus_per_node:2}",
+               "trainer.total_training_steps=1000", "trainer.val_before_train=false",
                "trainer.test_freq=-1", "trainer.save_freq=-1")  # fmt: skip
     job.wait_for_step(4, 600)
     assert "Resumed both policies" in job.log()
     assert len(read_state(jobs.folder / "checkpoints/global_step_2").guard.lengths) == 2, "the guard's counts go along"
-    for step in (3, 4):
+    for step in (2, 3, 4):
         expected, found = whole.metrics()[step], job.metrics()[step]
         for key in SAME:
             assert (key in expected) == (key in found), key
@@ -338,7 +340,7 @@ def test_a_frozen_reasoner_only_serves_and_a_killed_worker_ends_the_job(jobs, ho
     assert {path.name for path in saved.iterdir()} == {"planner", "data.pt", "rsim.json"}
     assert job.log().count("WARNING: step 1: alarm one_strategy: the share of the commonest strategy is") == 1
     by_alarm = [path.name for path in finished(saved.parent)]
-    assert by_alarm == ["global_step_1", "global_step_2"], "the first by the alarm, which saves once"
+    assert by_alarm[:2] == ["global_step_1", "global_step_2"], "the first by the alarm, which saves once"
     assert re.search(r"'--load_format',\s*'auto'", re.sub(r"\x1b\[[0-9;]*m|\(vLLMHttpServer pid=\d+\)", "", job.log()))
     assert "died" in kill(job, "ray::WorkerDict", 2)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from verl_rsim.data.sources import HUB, Question, generated, hub, humaneval, is_file_name, own_file
+from verl_rsim.data.sources import FINANCE, HUB, Question, finance, generated, hub, humaneval, is_file_name, own_file
 from verl_rsim.errors import DataError
 from verl_rsim.folders import build_folder, digest
 from verl_rsim.reward.answer_types import AnswerTypes
@@ -66,8 +66,8 @@ def load(
     """Training and test questions of a source, disjoint, in a fixed order.
 
     Args:
-        source: a reasoning-gym generator's name, ``gsm8k``, ``math``, ``mbpp``, ``humaneval``, or a .jsonl or .parquet
-            file.
+        source: a reasoning-gym generator's name, ``gsm8k``, ``math``, ``mbpp``, ``humaneval``,
+            ``finance_synthetic``, or a .jsonl or .parquet file.
         train, test: how many of each; fewer when the source has fewer.
         seed: of the generation or the split.
         question, answer: the columns of a file.
@@ -84,7 +84,8 @@ def load(
         random.Random(seed).shuffle(questions)
     else:
         unique: dict[str, Question] = {}
-        for drawn in generated(source, 4 * (train + test), seed):
+        count = 4 * (train + test)
+        for drawn in finance(count, seed) if source == FINANCE else generated(source, count, seed):
             unique.setdefault(drawn.text, drawn)
         questions = list(unique.values())
     questions = usable(questions, data_source(source))

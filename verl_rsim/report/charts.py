@@ -12,7 +12,7 @@ from verl_rsim.report.stats import Estimate, StrategyStats
 from verl_rsim.strategies import STRATEGIES
 
 WIDTH, HEIGHT = 460, 210
-LEFT, RIGHT, TOP, BOTTOM = 46, 8, 10, 34
+LEFT, RIGHT, TOP, BOTTOM = 46, 8, 10, 37
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
@@ -66,10 +66,10 @@ class _Axes:
         whole = [tick for tick in ticks(self.first, self.last, 5) if tick == int(tick)]
         for tick in (tick for tick in whole if self.first <= tick <= self.last):
             parts.append(
-                f'<text class="tick" x="{self.x(tick)}" y="{HEIGHT - 16}" text-anchor="middle">{tick:g}</text>'
+                f'<text class="tick" x="{self.x(tick)}" y="{HEIGHT - 20}" text-anchor="middle">{tick:g}</text>'
             )
         middle = (LEFT + WIDTH - RIGHT) / 2
-        parts.append(f'<text class="tick" x="{middle}" y="{HEIGHT - 2}" text-anchor="middle">step of training</text>')
+        parts.append(f'<text class="tick" x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">step of training</text>')
         return "".join(parts)
 
     def readouts(self, curves: Sequence[Curve]) -> str:

@@ -102,9 +102,8 @@ def summary(facts: Facts) -> str:
         seconds = sum(step["timing_s/step"] for step in training)
         said.append(f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.1f} minutes")
     said.append(f"{facts.overall.episodes:,} logged episodes")
-    if facts.is_evaluation:
-        said.append(", ".join(f"{group.condition} {group.tally.episodes:,}" for group in facts.groups.values()))
-    return ", ".join(said) + "."
+    counts = ", ".join(f"{group.condition} {group.tally.episodes:,}" for group in facts.groups.values())
+    return ", ".join(said) + (f": {counts}." if facts.is_evaluation else ".")
 
 
 def _drawn(facts: Facts) -> dict[str, object]:
