@@ -27,10 +27,16 @@ async def play_all(service: Service, asked: ChatRequest) -> AsyncGenerator[Event
     began = time.monotonic()
     news: asyncio.Queue[Event | asyncio.Task[Finished] | ApiError] = asyncio.Queue()
     late = ApiError(504, f"The request took longer than {service.limits.timeout:g} s.", code="timeout")
+
+    def settled(task: asyncio.Task[Finished]) -> None:
+        if not task.cancelled():
+            task.exception()  # the first failure is raised; of the others asyncio would complain
+        news.put_nowait(task)
+
     with service.gate.admit(asked.n):
         tasks = [asyncio.create_task(_play(service, asked, index, news.put_nowait)) for index in range(asked.n)]
         for task in tasks:
-            task.add_done_callback(news.put_nowait)
+            task.add_done_callback(settled)
         alarm = asyncio.get_running_loop().call_later(service.limits.timeout, news.put_nowait, late)
         service.ends.add(news.put_nowait)
         try:
