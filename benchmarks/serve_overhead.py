@@ -22,7 +22,7 @@ from verl_rsim.evaluate.run import in_parallel
 from verl_rsim.serve.server import Server, bind
 from verl_rsim.serve.service import Service
 
-ROUNDS = 5
+ROUNDS = 3
 SAMPLING = Sampling(temperature=1.0)
 
 
