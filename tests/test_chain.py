@@ -176,6 +176,10 @@ def test_a_stage_whose_predecessor_was_removed_is_refused(write, tmp_path):
     shutil.rmtree(tmp_path / "out/stages/math")
     with pytest.raises(ConfigError, match=r"stages.code=.*is there without math before it"):
         go(tmp_path / "chain.yaml", Commands())
+    for checkpoint in (tmp_path / "out/stages/code").glob("global_step_*"):
+        shutil.rmtree(checkpoint)
+    with pytest.raises(ConfigError, match="is there without math before it"):
+        go(tmp_path / "chain.yaml", Commands())
 
 
 @pytest.mark.usefixtures("unchecked")

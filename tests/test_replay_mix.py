@@ -100,6 +100,11 @@ def test_too_few_old_rows_are_named_with_the_share_that_would_do(files, tmp_path
     mix(tmp_path / "mix", files["code"], old, 0.6, seed=0)
 
 
+def test_a_share_too_small_for_every_task_is_refused(files, tmp_path):
+    with pytest.raises(DataError, match=r"replay=0\.001 of 40 new rows leaves none of math's: raise it"):
+        mix(tmp_path / "mix", files["code"], {"math": files["math"]}, 0.001, seed=0)
+
+
 def test_columns_that_do_not_go_together_are_an_error_with_the_files(files, tmp_path):
     odd = tmp_path / "odd.parquet"
     pq.write_table(pa.Table.from_pylist([{"data_source": "odd", "prompt": "text"}] * 50), odd)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import re
 import socket
@@ -22,6 +23,7 @@ from upstream import TEXT
 from verl_rsim.errors import ConfigError, EngineBusy, EngineError, EngineTimeout
 from verl_rsim.evaluate import Planner, Reasoner, Rules
 from verl_rsim.evaluate.http_engine import HttpEngine
+from verl_rsim.serve.app import EventStream
 from verl_rsim.serve.limits import ServeLimits, read_api_key
 from verl_rsim.serve.service import Service
 
@@ -145,6 +147,62 @@ def test_kinds_of_failure_have_their_status_even_when_a_stream_was_asked_for(let
         answer = post(url, stream=True)
         assert answer.status_code == status
         assert "internal" not in answer.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_nobody_foresaw_is_an_error_with_its_id_in_the_log(letters, caplog, stream):
+    service = served(letters)
+
+    async def fail(*_, **__):
+        raise ZeroDivisionError
+
+    service.planner.engine.generate = fail
+    with serving(service) as url:
+        answer = post(url, stream=stream)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+        assert f"{answer.headers['x-request-id']} failed" in caplog.text
+        assert httpx.get(f"{url}/health").status_code == 200
+
+
+def test_what_nobody_foresaw_in_mid_stream_ends_the_stream_with_an_error(letters):
+    service = served(letters)
+    engine = service.reasoner.engine
+    generate = engine.generate
+
+    async def fail_late(prompt_ids, params, watch=None):
+        await generate(prompt_ids, params, watch)
+        raise ZeroDivisionError
+
+    engine.generate = fail_late
+    with (
+        serving(service) as url,
+        httpx.stream("POST", f"{url}/v1/chat/completions", json=ASK | {"stream": True}) as sent,
+    ):
+        lines = []
+        with contextlib.suppress(httpx.RemoteProtocolError):  # the connection is closed in mid-stream, too
+            lines.extend(line for line in sent.iter_lines() if line)
+    assert json.loads(lines[-1].removeprefix("data: "))["error"]["code"] == "internal_error"
+
+
+def test_a_client_that_does_not_read_is_given_up():
+    async def events():
+        while True:
+            yield "data: {}\n\n"
+
+    async def stuck(message):
+        await asyncio.sleep(60)
+
+    async def receive():
+        await asyncio.sleep(60)
+
+    work = events()
+    scope = {"type": "http", "asgi": {"spec_version": "2.4"}}
+
+    async def run() -> None:
+        await asyncio.wait_for(EventStream(work, work, 0.1)(scope, receive, stuck), 10)
+
+    asyncio.run(run())
+    assert work.ag_frame is None, "what it worked on is closed"
 
 
 def test_an_upstream_killed_in_mid_stream(letters):

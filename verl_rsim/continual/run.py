@@ -119,7 +119,7 @@ class _ChainRun:
             job.check_inputs()
         done = next((number for number, job in enumerate(self.jobs) if not job.is_finished()), len(self.jobs))
         for job in self.jobs[done + 1 :]:
-            if job.steps_done():
+            if job.steps_done() or job.is_finished():
                 fix = f"is there without {self.jobs[done].stage.name} before it; choose another --out, or remove it"
                 raise ConfigError(f"stages.{job.stage.name}", str(job.folder), fix)
         return done

@@ -96,6 +96,9 @@ class Job:
         """
         if not (self.is_finished() or self.steps_done()):
             return
+        if not (self.folder / INPUTS).is_file():
+            fix = f"has no {INPUTS}: nothing says what it was trained on; choose another --out, or remove it"
+            raise ConfigError(f"stages.{self.stage.name}", str(self.folder), fix)
         old = json.loads((self.folder / INPUTS).read_text())
         changed = [key for key, value in self.inputs().items() if old.get(key) != value]
         if changed:
@@ -205,7 +208,7 @@ class Job:
             if status:
                 raise StageFailed(f"stage {self.stage.name}: export ended with exit status {status}; see above")
 
-        build_folder(self.planner.parent, f"{self.stage.name} step {self.stage.steps}", write)
+        build_folder(self.planner.parent, f"{self.stage.name} {json.dumps(self.inputs())}", write)
 
 
 def plan(chain: Chain, folder: Path) -> list[Job]:

@@ -42,11 +42,13 @@ def check_replay(new: Path, earlier: Mapping[str, Path], share: float) -> list[i
     """The counts of :func:`replay_counts`, after a look at how many rows the files hold.
 
     Raises:
-        DataError: an earlier task has too few.
+        DataError: an earlier task has too few, or would give none.
     """
     new_rows, rows = _row_count(new), [_row_count(path) for path in earlier.values()]
     counts = replay_counts(new_rows, share, len(rows))
     for name, there, wanted in zip(earlier, rows, counts, strict=True):
+        if share and not wanted:
+            raise DataError(f"replay={share} of {new_rows} new rows leaves none of {name}'s: raise it, or set it to 0")
         if wanted > there:
             fix = f"lower replay to {largest_share(new_rows, rows)} at most, or prepare more data"
             raise DataError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from verl_rsim.errors import EngineError
 from verl_rsim.serve import page
 from verl_rsim.serve.completion import Completion, sse
 from verl_rsim.serve.edge import AccessLog, Guard
-from verl_rsim.serve.errors import ApiError, ClientGone, of_engine
+from verl_rsim.serve.errors import ApiError, ClientGone, internal_error, of_engine
 from verl_rsim.serve.events import Event
 from verl_rsim.serve.protocol import parse
 from verl_rsim.serve.service import Service
@@ -28,6 +28,8 @@ from verl_rsim.serve.session import play_all
 
 BODY_SECONDS = 30.0
 """For a client to send its request."""
+SLACK = 5
+"""Seconds for clients to take the end of their answers."""
 
 _log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -67,7 +69,8 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         if not asked.stream:
             return JSONResponse(await unless_gone(request, completion.whole(events)))
         first = await unless_gone(request, anext(events))  # what fails at once is answered with its own status
-        return EventStream(_stream(completion, first, events, partial(_failure, service, request)), events)
+        chunks = _stream(completion, first, events, partial(_failure, service, request))
+        return EventStream(chunks, events, service.limits.timeout + SLACK)
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -107,10 +110,6 @@ def _add_errors(app: FastAPI, service: Service) -> None:
     async def unrouted(request: Request, error: HTTPException) -> Response:
         message = f"{request.method} {request.url.path[:100]}: {error.detail}."
         return ApiError(error.status_code, message, headers=error.headers).response()
-
-    @app.exception_handler(Exception)
-    async def broken(_: Request, __: Exception) -> Response:  # uvicorn logs it
-        return ApiError(500, "The server failed; its log says why.", code="internal_error").response()
 
 
 def _failure(service: Service, request: Request, error: EngineError) -> ApiError:
@@ -184,15 +183,19 @@ async def _stream(
         yield sse(error.body())
     except EngineError as error:
         yield sse(failure(error).body())
+    except Exception:
+        yield sse(internal_error().body())
+        raise
 
 
 class EventStream(StreamingResponse):
-    """A stream whose work is ended however the response ends."""
+    """A stream whose work is ended however the response ends, and after ``seconds`` for a client that does not read."""
 
-    def __init__(self, content: AsyncIterator[str], work: AsyncGenerator[Event, None]):
+    def __init__(self, content: AsyncIterator[str], work: AsyncGenerator[Event, None], seconds: float):
         super().__init__(content, media_type="text/event-stream")
-        self.work = work
+        self.work, self.seconds = work, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self.work):
-            await super().__call__(scope, receive, send)
+            with suppress(asyncio.TimeoutError):  # the connection is then closed in mid-stream
+                await asyncio.wait_for(super().__call__(scope, receive, send), self.seconds)

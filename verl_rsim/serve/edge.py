@@ -12,7 +12,7 @@ from uuid import uuid4
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from verl_rsim.serve.errors import ApiError
+from verl_rsim.serve.errors import ApiError, internal_error
 from verl_rsim.serve.metrics import Metrics
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -31,13 +31,13 @@ class AccessLog:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        began, status, request_id = time.monotonic(), 500, f"req-{uuid4().hex[:16]}"
+        began, status, started, request_id = time.monotonic(), 500, False, f"req-{uuid4().hex[:16]}"
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_on(message: Message) -> None:
-            nonlocal status
+            nonlocal status, started
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, started = message["status"], True
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 headers["x-content-type-options"] = "nosniff"
@@ -46,6 +46,11 @@ class AccessLog:
 
         try:
             await self.app(scope, receive, send_on)
+        except Exception:
+            _log.exception("%s failed", request_id)
+            if started:
+                raise
+            await internal_error().response()(scope, receive, send_on)
         finally:
             route = getattr(scope.get("route"), "path", "unknown")
             self.metrics.requests.labels(route, status).inc()

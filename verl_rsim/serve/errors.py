@@ -53,6 +53,11 @@ class ClientGone(Exception):
     """The client closed the connection before it had its answer."""
 
 
+def internal_error() -> ApiError:
+    """What a client is told of a failure that nobody foresaw."""
+    return ApiError(500, "The server failed; its log says why.", code="internal_error")
+
+
 def of_engine(error: EngineError) -> ApiError:
     """What a client is told of a model's failure; what exactly failed, and where, is for the log."""
     if isinstance(error, EngineBusy):

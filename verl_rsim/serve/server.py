@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import math
 import socket
@@ -12,12 +13,9 @@ import uvicorn
 from rich.console import Console
 
 from verl_rsim.errors import ConfigError
-from verl_rsim.serve.app import create_app
+from verl_rsim.serve.app import SLACK, create_app
 from verl_rsim.serve.edge import LOOPBACK
 from verl_rsim.serve.service import Service
-
-SLACK = 5
-"""Seconds for clients to take the end of their answers."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -82,7 +80,7 @@ class Server(uvicorn.Server):
 
 async def _run(service: Service, taken: socket.socket, key: str | None, console: Console) -> None:
     host, port = taken.getsockname()[:2]
-    hosts = LOOPBACK if host in LOOPBACK else None
+    hosts = LOOPBACK | {host} if ipaddress.ip_address(host).is_loopback else None
     try:
         console.print("Loading the models", highlight=False)
         await service.start()

@@ -60,8 +60,10 @@ class Service:
 
     async def close(self) -> None:
         """Free both models."""
-        for player in (self.planner, self.reasoner):
-            await player.close()
+        try:
+            await self.planner.close()
+        finally:
+            await self.reasoner.close()
 
     def end_all(self) -> None:
         """End the requests under way."""

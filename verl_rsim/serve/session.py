@@ -51,7 +51,7 @@ async def play_all(service: Service, asked: ChatRequest) -> AsyncGenerator[Event
                     service.metrics.finished(event)
                 elif isinstance(event, Chose):
                     service.metrics.strategies.labels(event.strategy.name).inc()
-                elif isinstance(event, Wrote) and silent:
+                elif isinstance(event, Wrote) and silent and asked.stream:
                     silent = False
                     service.metrics.first.observe(time.monotonic() - began)
                 yield event
