@@ -89,6 +89,14 @@ def test_beyond_the_queue_requests_are_turned_away_and_the_others_answered(lette
         assert post(url, n=2, max_tokens=5).status_code == 200
 
 
+def test_what_no_model_can_read_is_refused_without_waiting_for_a_turn(letters):
+    service = served(letters, limits=ServeLimits(concurrency=1, queue=0))
+    with serving(service) as url, service.gate.admit(1):
+        assert post(url).status_code == 429
+        long = post(url, messages=[{"role": "user", "content": "long " * 2000}])
+        assert (long.status_code, long.json()["error"]["code"]) == (400, "context_length_exceeded")
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_ends_the_work(letters, stream):
     service = served(letters, pace=0.01)

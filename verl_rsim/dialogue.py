@@ -234,6 +234,11 @@ class Dialogue:
         """Tokens of the longest instruction after any step."""
         return max(len(self.injected_ids(i, end)) for i in range(len(STRATEGIES)) for end in (None, *StepEnd))
 
+    def prompts(self, messages: Sequence[Message]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The token ids that planner and reasoner read before the first turn; ``messages``: see :meth:`play`."""
+        open_end = self.injection is Injection.CHAT
+        return self.planner.chat(planner_messages(messages)), self.reasoner.chat(messages, open_end=open_end)
+
     def step_end(self, step: Generation, request: Request, text: str) -> StepEnd:
         """Why a step ended, read off its tokens and what was asked for."""
         if step.token_ids[-1] in self.reasoner.eos_ids:
@@ -261,9 +266,7 @@ class Dialogue:
             The episode. Errors of the two callables propagate.
         """
         limits = self.limits
-        planner_prompt = planner_ids = self.planner.chat(planner_messages(messages))
-        open_end = self.injection is Injection.CHAT
-        reasoner_prompt = reasoner_ids = self.reasoner.chat(messages, open_end=open_end)
+        planner_prompt, reasoner_prompt = planner_ids, reasoner_ids = self.prompts(messages)
         turns: list[Turn] = []
         written = 0
 

@@ -65,6 +65,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     async def chat(request: Request) -> Response:
         asked = parse(await read_json(request, service.limits.max_body))
         service.check(asked)
+        await service.check_messages(asked)
         completion, events = Completion(service.name, asked), play_all(service, asked)
         if not asked.stream:
             return JSONResponse(await unless_gone(request, completion.whole(events)))

@@ -130,6 +130,11 @@ class ChatRequest(Strict):
         return messages
 
     @property
+    def chat(self) -> list[dict[str, str]]:
+        """The messages as chat templates take them."""
+        return [{"role": message.role, "content": message.content} for message in self.messages]
+
+    @property
     def max_written(self) -> int | None:
         """Tokens the reasoner may write for an answer."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from jinja2 import TemplateError
 
 from verl_rsim.dialogue import Dialogue
 from verl_rsim.evaluate.players import Planner, Reasoner
@@ -85,6 +88,29 @@ class Service:
         if asked.max_written is not None and asked.max_written > context:
             message = f"{asked.max_name} may be at most {context}, the tokens the reasoner takes."
             raise ApiError(400, message, param=asked.max_name, code="invalid_value")
+
+    async def check_messages(self, asked: ChatRequest) -> None:
+        """Refuse what the models cannot read, before it waits for its turn, and without holding up other requests.
+
+        Raises:
+            ApiError: too long, or not as a chat template wants it.
+        """
+        try:
+            planner, reasoner = await asyncio.to_thread(self.dialogue.prompts, asked.chat)
+        except TemplateError as error:
+            message = f"The model's chat template refuses these messages: {str(error)[:200]}"
+            raise ApiError(400, message, param="messages", code="invalid_value") from error
+        limits = self.dialogue.limits
+        if len(planner) > limits.planner_prompt or len(reasoner) > limits.reasoner_prompt:
+            raise self.too_long()
+
+    def too_long(self) -> ApiError:
+        """What is said to a question that leaves no room for an answer."""
+        limits = self.dialogue.limits
+        message = "The messages are too long: the prompt may have " + (
+            f"{limits.planner_prompt} tokens for the planner and {limits.reasoner_prompt} for the reasoner."
+        )
+        return ApiError(400, message, param="messages", code="context_length_exceeded")
 
     def dialogue_for(self, asked: ChatRequest) -> Dialogue:
         """The dialogue, with the request's bound."""

@@ -6,8 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 
-from jinja2 import TemplateError
-
 from verl_rsim.dialogue import Episode, StepEnd, Stop
 from verl_rsim.evaluate.engines import Sampling
 from verl_rsim.serve.answer import Answer, StopFound
@@ -73,23 +71,15 @@ async def _play(service: Service, asked: ChatRequest, index: int, report: Callab
     planner, reasoner = service.planner.sampler(sampling, seed), service.reasoner.sampler(sampling, seed)
     if asked.stream or asked.stop:
         reasoner.watch = answer.sampled
-    messages = [{"role": message.role, "content": message.content} for message in asked.messages]
     async with service.gate.playing:
         try:
-            episode = await dialogue.play(messages, planner, reasoner, answer)
+            episode = await dialogue.play(asked.chat, planner, reasoner, answer)
             answer.end()
             stop, reason = episode.stop.value, _finish_reason(episode)
         except StopFound:
             stop, reason = STOP_STRING, "stop"
-        except TemplateError as error:
-            message = f"The model's chat template refuses these messages: {str(error)[:200]}"
-            raise ApiError(400, message, param="messages", code="invalid_value") from error
     if stop == Stop.PROMPT_TOO_LONG.value:
-        limits = dialogue.limits
-        message = "The messages are too long: the prompt may have " + (
-            f"{limits.planner_prompt} tokens for the planner and {limits.reasoner_prompt} for the reasoner."
-        )
-        raise ApiError(400, message, param="messages", code="context_length_exceeded")
+        raise service.too_long()
     read, written = reasoner.read, reasoner.tokens + answer.cut
     return Finished(
         index, reason, stop, answer.text, answer.steps(), Counts(planner.read, planner.tokens), Counts(read, written)
