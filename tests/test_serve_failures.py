@@ -90,7 +90,8 @@ def test_beyond_the_queue_requests_are_turned_away_and_the_others_answered(lette
 
 
 def test_what_no_model_can_read_is_refused_without_waiting_for_a_turn(letters):
-    service = served(letters, limits=ServeLimits(concurrency=1, queue=0, max_n=1))
+    rules = Rules(max_turns=2, max_step_tokens=10, max_answer_tokens=10, max_prompt_tokens=1500)
+    service = served(letters, rules=rules, limits=ServeLimits(concurrency=1, queue=0, max_n=1))
     with serving(service) as url, service.gate.admit(1):
         assert post(url).status_code == 429
         long = post(url, messages=[{"role": "user", "content": "long " * 2000}])
