@@ -92,6 +92,12 @@ CASES = {
         "reward.reward_manager.name",
         "would ignore reward.custom_reward_function",
     ),
+    "critic switched on": (["critic.enable=true"], "algorithm.adv_estimator", "choose an estimator that needs none"),
+    "planner's critic": (
+        ["rsim.planner_adv_estimator=gae"],
+        "rsim.planner_adv_estimator",
+        "an estimator that needs none",
+    ),
     "no estimator": (["rsim.planner_adv_estimator=grop"], "rsim.planner_adv_estimator", "choose one of"),
     "remax": (["algorithm.adv_estimator=remax"], "algorithm.adv_estimator", "no baselines"),
     "group filter": (["algorithm.filter_groups.enable=true"], "algorithm.filter_groups.metric", "of both roles"),

@@ -20,6 +20,7 @@ from verl_rsim.doctor import GIB, Finding, broken, fine, warning
 from verl_rsim.errors import RsimError
 from verl_rsim.preflight import LABELS, Line, ModelSize, RolePlan, estimate, peaks
 from verl_rsim.recipe import compose_recipe
+from verl_rsim.settings import pool_of
 
 TIGHT = 0.9
 """A peak above this share of the memory is a warning: the estimate is good to about a fifth."""
@@ -74,12 +75,6 @@ def _block(config: DictConfig, role: str) -> DictConfig:
     return config.planner if role == "planner" else config.actor_rollout_ref
 
 
-def _pool(config: DictConfig, role: str) -> DictConfig:
-    """Whose ``n_gpus_per_node`` and ``nnodes`` a role has."""
-    own = OmegaConf.select(config, "rsim.planner_pool")
-    return own if role == "planner" and own.enable else config.trainer
-
-
 def model_size(model: DictConfig) -> ModelSize:
     """The numbers of a model block's architecture, counted on a model without storage."""
     import torch
@@ -95,7 +90,7 @@ def model_size(model: DictConfig) -> ModelSize:
 
 def plan_of(config: DictConfig, role: str, *, frozen: bool) -> RolePlan:
     """What the configuration does with a role's model, in the preflight's terms."""
-    block, pool = _block(config, role), _pool(config, role)
+    block, pool = _block(config, role), pool_of(config, role)
     actor, rollout = block.actor, block.rollout
     ranks = pool.n_gpus_per_node * pool.nnodes
     size = model_size(block.model)

@@ -17,6 +17,7 @@ from verl.single_controller.ray import ResourcePoolManager
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.debug import marked_timer
 
+from verl_rsim.settings import pool_of
 from verl_rsim.workers import FrozenWorker, TrainedWorker, rollout_name
 
 
@@ -192,9 +193,8 @@ def planner_config(config: DictConfig) -> DictConfig:
     derived = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     derived.actor_rollout_ref = derived.pop("planner")
     derived.algorithm.adv_estimator = derived.rsim.planner_adv_estimator or derived.algorithm.adv_estimator
-    if derived.rsim.planner_pool.enable:
-        derived.trainer.n_gpus_per_node = derived.rsim.planner_pool.n_gpus_per_node
-        derived.trainer.nnodes = derived.rsim.planner_pool.nnodes
+    pool = pool_of(config, "planner")
+    derived.trainer.n_gpus_per_node, derived.trainer.nnodes = pool.n_gpus_per_node, pool.nnodes
     derived.reward.num_workers = 0  # the reasoner's policy has them
     derived.reward.reward_model.enable = False
     return derived

@@ -186,11 +186,6 @@ class RsimConfig:
         """The roles that are not trained."""
         return frozenset(ROLES) - frozenset(self.train)
 
-    def gpus(self, role: str, trainer: Any) -> int:
-        """How many GPUs a role is trained and served on; ``trainer``: verl's block."""
-        pool = self.planner_pool if role == "planner" and self.planner_pool.enable else trainer
-        return pool.n_gpus_per_node * pool.nnodes
-
     def limits(self, planner_rollout: Mapping[str, Any], reasoner_rollout: Mapping[str, Any]) -> Limits:
         """The dialogue's limits, with the row budgets of verl's two rollout blocks."""
         return Limits(
@@ -202,6 +197,16 @@ class RsimConfig:
             reasoner_prompt=reasoner_rollout["prompt_length"],
             reasoner_response=reasoner_rollout["response_length"],
         )
+
+
+def pool_of(config: Any, role: str) -> Any:
+    """The block with the ``n_gpus_per_node`` and ``nnodes`` that a role is trained and served on.
+
+    Args:
+        config: the whole configuration; a stock verl job's for its one model, the reasoner's role.
+    """
+    own = role == "planner" and config.rsim.planner_pool.enable
+    return config.rsim.planner_pool if own else config.trainer
 
 
 def parse_config(block: Mapping[str, Any]) -> RsimConfig:

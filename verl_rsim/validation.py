@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from verl.trainer.distillation import is_distillation_enabled
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
+from verl.trainer.ppo.utils import need_critic
 from verl.utils.config import omega_conf_to_dataclass
 
 from verl_rsim import cpu
@@ -17,8 +18,9 @@ from verl_rsim.reward.manager import build_sandbox, is_coding_task
 from verl_rsim.reward.planner_score import PlannerScorer
 from verl_rsim.rollout import build_dialogue
 from verl_rsim.schedule import build_schedule
-from verl_rsim.settings import RsimConfig, parse_config
+from verl_rsim.settings import RsimConfig, parse_config, pool_of
 
+NO_CRITIC = "rSIM has no critic; choose an estimator that needs none, e.g. grpo"
 BLOCKS = {"planner": "planner", "reasoner": "actor_rollout_ref"}
 
 
@@ -45,7 +47,7 @@ def validate_job(config: DictConfig) -> RsimConfig:
     # Where verl alone can count the rows the total is a guess; the trainer builds the schedule again when it knows.
     build_schedule(rsim.schedule, rsim.weight, total or 1000).check_trainable(rsim.frozen)
     for role, key in BLOCKS.items():
-        _check_policy(config, role, key, rsim.gpus(role, config.trainer))
+        _check_policy(config, role, key)
     _check_dialogue(config, rsim)
     if rsim.planner_decoding == "constrained":
         _check_strategy_policy(config.planner)
@@ -77,18 +79,19 @@ def _check_verl_options(config: DictConfig) -> None:
 
 
 def _check_advantages(config: DictConfig) -> None:
+    if need_critic(config):
+        raise ConfigError("algorithm.adv_estimator", str(config.algorithm.adv_estimator), NO_CRITIC)
+    usable = sorted(set(ADV_ESTIMATOR_REGISTRY) - {"gae", "remax"})
     for key in ("algorithm.adv_estimator", "rsim.planner_adv_estimator"):
         if (chosen := OmegaConf.select(config, key)) is None:
             continue
         name = getattr(chosen, "value", str(chosen))
         if name == "gae":
-            raise ConfigError(key, name, "rSIM has no critic; choose an estimator that needs none, e.g. grpo")
+            raise ConfigError(key, name, NO_CRITIC)
         if name == "remax":
             raise ConfigError(key, name, "verl's trainer gives it no baselines; choose e.g. grpo")
-        if name not in ADV_ESTIMATOR_REGISTRY:
-            raise ConfigError(
-                key, name, f"choose one of {', '.join(sorted(set(ADV_ESTIMATOR_REGISTRY) - {'gae', 'remax'}))}"
-            )
+        if name not in usable:
+            raise ConfigError(key, name, f"choose one of {', '.join(usable)}")
 
 
 def _check_data(config: DictConfig) -> int | None:
@@ -143,7 +146,7 @@ def _check_ground_truth(key: str, file: Any) -> bool:
     return coding
 
 
-def _check_policy(config: DictConfig, role: str, key: str, gpus: int) -> None:
+def _check_policy(config: DictConfig, role: str, key: str) -> None:
     block = config[key]
     path = block.model.get("path") if not OmegaConf.is_missing(block.model, "path") else None
     if not path:
@@ -160,7 +163,7 @@ def _check_policy(config: DictConfig, role: str, key: str, gpus: int) -> None:
         raise ConfigError(f"{key}.rollout.n", block.rollout.n, fix)
     if not block.rollout.calculate_log_probs:
         raise ConfigError(f"{key}.rollout.calculate_log_probs", False, "must be true")
-    _check_batch_sizes(config, key, gpus)
+    _check_batch_sizes(config, role, key)
     _check_context(block, key)
 
 
@@ -180,8 +183,10 @@ def _check_strategy_policy(planner: DictConfig) -> None:
             raise ConfigError(f"planner.{key}", value, fix)
 
 
-def _check_batch_sizes(config: DictConfig, key: str, n_gpus: int) -> None:
+def _check_batch_sizes(config: DictConfig, role: str, key: str) -> None:
     """verl's own checks of the actor block, for the planner too."""
+    pool = pool_of(config, role)
+    n_gpus = pool.n_gpus_per_node * pool.nnodes
     rollout = config[key].rollout
     size = rollout.tensor_model_parallel_size * rollout.data_parallel_size * rollout.pipeline_model_parallel_size
     if n_gpus % size:
