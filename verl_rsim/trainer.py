@@ -156,8 +156,11 @@ class RsimTrainer(Policy):
             self.watchdog.progress(f"step {self.global_steps}: {policy.role}'s update")
             return policy.learn(rows[policy.role], weights[policy.role], *found), *found
 
-        with ThreadPoolExecutor(2 if self.split else 1, thread_name_prefix="learn") as pool:
-            results = list(pool.map(learn, self.policies))
+        if self.split:
+            with ThreadPoolExecutor(len(self.policies), thread_name_prefix="learn") as pool:
+                results = list(pool.map(learn, self.policies))
+        else:
+            results = [learn(policy) for policy in self.policies]
         for _, found, seconds in results:
             metrics |= found
             timing |= seconds
