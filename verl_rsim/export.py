@@ -10,7 +10,6 @@ from verl_rsim.checkpoint import FOLDERS, finished, read_state
 from verl_rsim.errors import ConfigError, DataError
 from verl_rsim.progress import track
 
-
 DTYPES = ("float32", "bfloat16", "float16")
 
 
