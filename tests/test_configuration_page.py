@@ -1,16 +1,20 @@
-"""docs/configuration.md says what the configuration's files say, and every key is described."""
+"""docs/configuration.md says what the configuration's files say, every key is described, and no page names another."""
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 
 import pytest
+from test_docs import PAGES
 from test_validation import CASES
 
 ROOT = Path(__file__).parent.parent
 TABLES = runpy.run_path(str(ROOT / "docs/config_tables.py"))
 KEYS = {setting.key: setting for setting in TABLES["settings"](ROOT / "verl_rsim/config/rsim.yaml")}
+NO_SETTINGS = {"json", "strategies", "turns", "return_token_ids"}
+"""A checkpoint's file, and fields of the server's answers and requests."""
 
 
 def test_the_page_is_up_to_date():
@@ -34,3 +38,9 @@ def test_what_is_refused_of_verls_keys_is_listed():
     for _, key, _ in CASES.values():
         if key and not key.startswith("rsim."):
             assert f"{key.rpartition('.')[2]}`" in listed, key
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_name_only_keys_that_exist(page):
+    named = set(re.findall(r"(?<![\w/.])rsim\.([a-z_]+(?:\.[a-z_]+)*)", page.read_text()))
+    assert named <= KEYS.keys() | NO_SETTINGS
