@@ -62,7 +62,7 @@ check: env
 
 docs: env
 	$(BIN)/python docs/config_tables.py
-	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . build/docs
+	$(BIN)/sphinx-build --quiet --fresh-env --write-all --fail-on-warning --keep-going -c docs . build/docs
 
 clean:
 	rm -rf $(RSIM_HOME) build dist *.egg-info

@@ -18,6 +18,7 @@ include_patterns = ["README.md", "CHANGELOG.md", "docs/**", "recipes/*/README.md
 exclude_patterns = [".*", "build", "dist", "outputs"]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 3
+napoleon_use_rtype = False  # the text says what is returned; the signature has the type
 
 
 def add_contents(app, docname, source):

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from test_configs import composed
 
 from verl_rsim import cpu
+from verl_rsim.recipe import compose_recipe
 from verl_rsim.validation import validate_job
 
 ROOT = Path(__file__).parent.parent
@@ -38,10 +39,14 @@ def after() -> str:
 @pytest.fixture(scope="module")
 def jobs() -> tuple[DictConfig, DictConfig]:
     """The configurations that verl makes of both commands."""
-    path, name, *overrides = re.sub(r"--config-(path|name) ", "", " ".join(command(after()))).split(" ")
-    assert path.startswith("pkg://")
+    path_option, path, name_option, name, *overrides = command(after())
+    assert (path_option, name_option) == ("--config-path", "--config-name")
     stock = composed("verl.trainer.config", "ppo_trainer", *command(BEFORE))
     return stock, composed(path.removeprefix("pkg://"), name, *overrides)
+
+
+def test_the_doctor_takes_the_same_overrides(jobs):
+    assert compose_recipe("rsim_trainer", command(after())[4:]) == jobs[1]
 
 
 def values(node: dict, path: str = "") -> dict[str, object]:
