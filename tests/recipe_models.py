@@ -51,8 +51,9 @@ def stock_home(home: Path) -> None:
     prepare_tiny(home / "models/tiny-llama", "llama", 0)
     prepare_tiny(home / "models/tiny-qwen2", "qwen2", 1)
     like_qwen(home / "models/tiny-qwen2", home / "models/tiny-qwen2.5", {})
-    for name, source in (("arithmetic", "arithmetic"), ("math", "arithmetic"), ("humaneval", "humaneval")):
-        prepare(home / "data" / name, source, train=272, test=16)
+    prepare(home / "data/arithmetic", "arithmetic", train=64, test=16)
+    prepare(home / "data/math", "arithmetic", train=256, test=16)
+    prepare(home / "data/humaneval", "humaneval", train=64, test=16)
 
 
 def like_qwen(tiny: Path, folder: Path, changes: dict, weights: bool = True) -> None:

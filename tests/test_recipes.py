@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from recipe_hardware import RECIPES, declared, on, peak
 from recipe_models import QWEN, architectures, small, stock_home, with_architectures
 
+from verl_rsim.data.published import PUBLISHED
 from verl_rsim.doctor_job import model_size
 from verl_rsim.errors import ConfigError
 from verl_rsim.evaluate.matrix import cells, read_matrix
@@ -123,6 +124,7 @@ def test_the_plug_in_matrix_is_understood():
     training = compose_recipe("math_rsim/planner_0.5b_reasoner_0.5b", []).rsim
     assert matrix.settings.rules == Rules(training.max_turns, training.max_step_tokens, training.max_answer_tokens)
     assert len(cells(matrix)) == 4 * 8 * 3
+    assert PUBLISHED.keys() >= set(matrix.datasets.values())
     page = (RECIPES / "plug_in/README.md").read_text()
     assert re.search(r"for name in ([^;]*);", page)[1].split() == list(matrix.datasets.values())
     assert re.findall(r"--port (\d+)", page) == [model.path[-4:] for model in matrix.reasoners.values()]

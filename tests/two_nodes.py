@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -63,6 +64,7 @@ def run(folder: Path, port: int) -> int:
     told |= {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_CPUS_PER_TASK": "32", "SLURM_GPUS_ON_NODE": "1"}
     told |= {"VERL_PLATFORM": "cpu", "VERL_FILE_LOGGER_PATH": str(metrics), "RAY_PORT": str(port)}
     told |= dict([mark.split("=", 1)])
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     address = f"{ray.util.get_node_ip_address()}:{port}"
     command = ["bash", "examples/cluster/slurm.sh", "tiny", *OVERRIDES, *sys.argv[1:]]
     print(f"VERL_PLATFORM=cpu {' '.join(command)}", flush=True)

@@ -15,6 +15,10 @@ port=${RAY_PORT:-6379}
 start_seconds=${RAY_START_SECONDS:-300}
 resources=(--num-cpus "$SLURM_CPUS_PER_TASK" --num-gpus "$SLURM_GPUS_ON_NODE")
 
+# This cluster's alone. Ray 2.60 asks for a token where it finds one in ~/.ray, and its clients then do not send it unasked.
+RAY_AUTH_TOKEN=${RAY_AUTH_TOKEN:-$(python -c 'import secrets; print(secrets.token_hex(32))')}
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
+
 # Job steps that hold a node for the whole job; they end with this script.
 held=()
 trap 'kill "${held[@]}" 2> /dev/null; wait' EXIT

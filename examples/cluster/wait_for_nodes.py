@@ -15,7 +15,7 @@ print(sum(node["Alive"] for node in ray.nodes()))
 
 
 def alive(address: str) -> int:
-    """How many nodes the cluster has; 0 while there is none. Asked in a process that Ray may end if it cannot connect."""
+    """How many nodes the cluster has; 0 while there is none. Asked in a process that Ray may end."""
     done = subprocess.run([sys.executable, "-c", PROBE, address], capture_output=True, text=True)
     return int(done.stdout.split()[-1]) if done.returncode == 0 else 0
 
