@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class SavedState:
         stage: index of the schedule's stage at that step.
         trained: the roles whose weights and optimizer are in the folder.
         guard: how long alarms have been beyond their limits; nothing in a checkpoint of before it was kept.
+        dtypes: what each role's servers computed in; nothing in a checkpoint of before it was kept.
         format: version of this layout.
     """
 
@@ -37,6 +39,7 @@ class SavedState:
     stage: int
     trained: tuple[str, ...]
     guard: GuardState = field(default_factory=GuardState)
+    dtypes: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
 
@@ -88,7 +91,7 @@ def read_state(folder: Path) -> SavedState:
         raise ConfigError(key, str(folder), f"is of format {values.get('format')}; this version reads {FORMAT}")
     guard = values.get("guard", {"beyond": {}, "lengths": ()})
     counted = GuardState(guard["beyond"], tuple(guard["lengths"]))
-    return SavedState(values["step"], values["stage"], tuple(values["trained"]), counted)
+    return SavedState(values["step"], values["stage"], tuple(values["trained"]), counted, values.get("dtypes", {}))
 
 
 def resume_folder(mode: str, root: Path, path: str | None) -> Path | None:

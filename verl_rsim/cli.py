@@ -117,11 +117,14 @@ def doctor(
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A folder global_step_N, or the folder that holds them")],
     out: Annotated[Path, typer.Option(help="Gets a folder for each policy")],
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16; default: as the policy was served in training")
+    ] = None,
 ) -> None:
     """Write both policies of a checkpoint as Hugging Face folders."""
     from verl_rsim.export import export_policies
 
-    for role, folder in export_policies(checkpoint, out).items():
+    for role, folder in export_policies(checkpoint, out, dtype).items():
         typer.echo(f"{role}: {folder}")
 
 

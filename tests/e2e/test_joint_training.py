@@ -248,14 +248,17 @@ def test_every_interaction_of_a_validation_is_logged(whole, jobs):
 
 
 def test_the_checkpoint_exports_as_two_models(whole, jobs, tmp_path):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    import torch
+    from transformers import AutoConfig, AutoTokenizer
 
     from verl_rsim.export import export_policies
 
     folders = export_policies(jobs.folder / "checkpoints", tmp_path)
     assert set(folders) == {"planner", "reasoner"}
-    types = {role: AutoModelForCausalLM.from_pretrained(folder).config.model_type for role, folder in folders.items()}
+    configs = {role: AutoConfig.from_pretrained(folder) for role, folder in folders.items()}
+    types = {role: config.model_type for role, config in configs.items()}
     assert types == {"planner": "qwen2", "reasoner": "llama"}
+    assert {config.dtype for config in configs.values()} == {torch.float32}, "as the servers computed"
     assert len(AutoTokenizer.from_pretrained(folders["planner"])) != len(
         AutoTokenizer.from_pretrained(folders["reasoner"])
     )
