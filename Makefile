@@ -18,7 +18,7 @@ ifeq ($(strip $(FIND_LINKS)),)
 export UV_TORCH_BACKEND ?= cpu
 endif
 
-.PHONY: env quickstart sandbox browser test check docs clean
+.PHONY: env quickstart sandbox browser test recipes check docs clean
 
 env: $(VENV)/.done
 
@@ -54,6 +54,11 @@ browser:
 
 test: env sandbox browser
 	$(BIN)/python -m pytest
+
+# Every recipe for two steps with tiny models, an hour and more; `make recipes ONLY="tiny ablations/joint"` for some.
+recipes: env sandbox
+	$(BIN)/python tests/every_recipe.py $(ONLY)
+	@cat $(RSIM_HOME)/recipes/table.md
 
 check: env
 	$(BIN)/ruff check .
