@@ -1,6 +1,6 @@
 """What serving costs against the bare reasoner, at equal reasoner tokens, in one run.
 
-    python benchmarks/serve_overhead.py PLANNER REASONER [QUESTIONS] [AT_ONCE]
+    python benchmarks/serve_overhead.py PLANNER REASONER [QUESTIONS] [AT_ONCE] [STEP_TOKENS]
 
 Every question is answered in three ways, in turn, by the same two engines: streamed by the server to OpenAI's client;
 by ``play`` without a server; and by the reasoner alone, made to write as many tokens as it wrote for that question in
@@ -65,9 +65,10 @@ async def compare(service: Service, client: openai.AsyncOpenAI, questions: list[
         print(f"{one} / {other}: {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
 
 
-async def main(planner: str, reasoner: str, count: str = "16", at_once: str = "8") -> None:
+async def main(planner: str, reasoner: str, count: str = "16", at_once: str = "8", step_tokens: str = "128") -> None:
     """Serve and compare."""
-    service = Service(Planner.from_pretrained(planner), Reasoner.from_pretrained(reasoner), Rules())
+    rules = Rules(max_step_tokens=int(step_tokens), max_answer_tokens=int(step_tokens))
+    service = Service(Planner.from_pretrained(planner), Reasoner.from_pretrained(reasoner), rules)
     questions = [f"What is {17 * i + 3} + {29 * i + 8}?" for i in range(int(count))]
     with bind("127.0.0.1", 0) as taken:
         await service.start()

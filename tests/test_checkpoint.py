@@ -43,7 +43,8 @@ def test_resume_modes(tmp_path):
     folder = step_folder(tmp_path, 3)
     assert resume_folder("resume_path", tmp_path, str(folder)) == folder
     assert read_state(folder) == SavedState(3, 0, ("planner", "reasoner"))
-    counted = SavedState(3, 0, ("planner",), GuardState({"zero_groups/planner": 4}, (30.0, 31.5)))
+    guard = GuardState({"zero_groups/planner": 4}, (30.0, 31.5))
+    counted = SavedState(3, 0, ("planner",), guard, {"planner": "float32"})
     finish(tmp_path, counted, None)
     assert read_state(folder) == counted
     (folder / STATE).write_text('{"step": 3, "stage": 0, "trained": ["planner"], "format": 1}')

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from verl_rsim.cli import app
 from verl_rsim.errors import ConfigError, EngineError
 from verl_rsim.evaluate import transfer as running
+from verl_rsim.evaluate.conditions import CONTROLS
 from verl_rsim.evaluate.config import ModelConfig
 from verl_rsim.evaluate.heatmap import Square, heat_map
 from verl_rsim.evaluate.matrix import cells, read_matrix
@@ -146,6 +147,11 @@ def test_the_heat_map_is_well_formed_whatever_the_names_and_gaps():
     assert "no result" in texts
 
 
+def test_one_word_names_controls_in_a_matrix(tmp_path):
+    (tmp_path / "m.yaml").write_text("{planners: {a: p}, reasoners: {r: x}, datasets: {d: x}, controls: all}")
+    assert read_matrix(tmp_path / "m.yaml").controls == CONTROLS
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -159,6 +165,7 @@ def test_the_heat_map_is_well_formed_whatever_the_names_and_gaps():
         ("{planners: {a: p}, reasoners: {r: x}, datasets: {d: x}, sampels: 3}", "sampels=3: unknown key"),
         ("{planners: {a: p}, reasoners: {r: x}, datasets: {d: x}, rules: {turns: 3}}", "rules.turns=3: unknown key"),
         ("{planners: {a: p}, reasoners: {r: x}, datasets: {d: x}, controls: [lone]}", "controls='lone'"),
+        ("{planners: {a: p}, reasoners: {r: x}, datasets: {d: x}, controls: 3}", "controls=3: must be all, none or a"),
         ("{planners: {a: p}, reasoners: {r: x}, datasets: {d: x}, samples: 2}", "temperature 0 all are equal"),
     ],
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -30,6 +31,8 @@ class SavedState:
         stage: index of the schedule's stage at that step.
         trained: the roles whose weights and optimizer are in the folder.
         guard: how long alarms have been beyond their limits; nothing in a checkpoint of before it was kept.
+        dtypes: what each role's servers computed in; nothing in a checkpoint of before it was kept.
+        models: what each role was trained from (``model.path``); nothing in a checkpoint of before it was kept.
         format: version of this layout.
     """
 
@@ -37,6 +40,8 @@ class SavedState:
     stage: int
     trained: tuple[str, ...]
     guard: GuardState = field(default_factory=GuardState)
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
 
@@ -88,7 +93,8 @@ def read_state(folder: Path) -> SavedState:
         raise ConfigError(key, str(folder), f"is of format {values.get('format')}; this version reads {FORMAT}")
     guard = values.get("guard", {"beyond": {}, "lengths": ()})
     counted = GuardState(guard["beyond"], tuple(guard["lengths"]))
-    return SavedState(values["step"], values["stage"], tuple(values["trained"]), counted)
+    described = (values.get("dtypes", {}), values.get("models", {}))
+    return SavedState(values["step"], values["stage"], tuple(values["trained"]), counted, *described)
 
 
 def resume_folder(mode: str, root: Path, path: str | None) -> Path | None:

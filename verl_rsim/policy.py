@@ -104,6 +104,12 @@ class Policy(PPOTrainerSync):
     def _load_checkpoint(self) -> None:
         self.global_steps = 0  # both policies are loaded together, see verl_rsim.checkpoint
 
+    @property
+    def served_dtype(self) -> str:
+        """What its servers compute in, by torch's name."""
+        name = str(self.config.actor_rollout_ref.rollout.dtype)
+        return {"float": "float32", "half": "float16", "auto": "bfloat16"}.get(name, name)
+
     def servers(self) -> list[Any]:
         """The Ray actors that serve this policy."""
         return [server for replica in self.llm_server_manager.get_replicas() for server in replica.servers]

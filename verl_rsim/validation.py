@@ -16,6 +16,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl_rsim import cpu
 from verl_rsim.checkpoint import resume_folder
 from verl_rsim.errors import ConfigError
+from verl_rsim.lora import check_lora
 from verl_rsim.prompts import planner_messages
 from verl_rsim.reward.manager import build_sandbox, is_coding_task
 from verl_rsim.reward.planner_score import PlannerScorer
@@ -51,6 +52,7 @@ def validate_job(config: DictConfig) -> RsimConfig:
     build_schedule(rsim.schedule, rsim.weight, total or 1000).check_trainable(rsim.frozen)
     for role, key in BLOCKS.items():
         _check_policy(config, role, key)
+        check_lora(config[key], key, frozen=role in rsim.frozen)
     _check_dialogue(config, rsim)
     if rsim.planner_decoding == "constrained":
         _check_strategy_policy(config.planner)

@@ -64,8 +64,10 @@ def parse_matrix(block: Mapping[str, Any]) -> Matrix:
     values = dict(block)
     named = {key: _names(key, values.pop(key, None)) for key in ("planners", "reasoners", "datasets")}
     controls = values.pop("controls", [CONTROLS[0]])
+    if isinstance(controls, str):
+        controls = [controls]
     if not isinstance(controls, list):
-        raise ConfigError("controls", controls, "must be a list, e.g. [alone, random]")
+        raise ConfigError("controls", controls, "must be all, none or a list, e.g. [alone, random]")
     rules = build(Rules, "rules", values.pop("rules", None) or {})
     scoring = parse_scoring(values.pop("scoring", None) or {})
     for name, source in named["datasets"].items():
