@@ -18,6 +18,7 @@ from verl_rsim.reward.scorer import Scorer
 from verl_rsim.data.prepare import prepare
 from verl_rsim.data.published import PUBLISHED
 from verl_rsim.data.rows import read_rows
+from verl_rsim.data.synthetic import SYNTHETIC
 from verl_rsim.errors import ConfigError, DataError
 from verl_rsim.settings import parse_scoring
 
@@ -130,6 +131,15 @@ def copy_of(folder: Path, name: str, *rows: dict) -> Path:
 
 def test_all_sets_have_rows_here():
     assert ROWS.keys() == RIGHT.keys() == WRONG.keys() == PUBLISHED.keys()
+
+
+def test_the_page_lists_them():
+    page = (Path(__file__).parent.parent / "docs/data.md").read_text()
+    for name, published in PUBLISHED.items():
+        (line,) = (line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+        assert f"`{published.hub}`" in line
+        assert all(str(rows) in line for rows in published.rows.values())
+    assert all(f"`{name}`" in page for name in SYNTHETIC)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
