@@ -113,7 +113,7 @@ CASES = {
         "set it",
     ),
     "strategy": (["planner.actor.strategy=fsdp"], "planner.actor.strategy", "on a CPU only fsdp2"),
-    "rollout engine": (["planner.rollout.name=sglang"], "planner.rollout.name", "only vllm is supported"),
+    "rollout engine": (["planner.rollout.name=sglang"], "planner.rollout.name", "has no allowed_token_ids"),
     "mini-batch": (
         ["planner.actor.ppo_mini_batch_size=64"],
         "planner.actor.ppo_mini_batch_size",
