@@ -22,17 +22,28 @@ def test_one_gpu_of_two_by_hand():
                         server_bytes_allowed=40 * GIB, sleeps=True)  # fmt: skip
     lines = estimate([reasoner, RolePlan("planner", TINY, trained=False)], cpu=False)
     found = sizes(lines)
-    assert found["reasoner's weights"] == found["reasoner's gradients"] == found["reasoner's reference"] == 10**9
+    assert found["reasoner's weights"] == found["reasoner's gradients"] == 10**9
+    assert "reasoner's reference" not in found, "verl keeps it in host memory"
     assert found["reasoner's optimizer"] == 2 * 10**9
     assert found["reasoner's gathered weights"] == 2 * 500_000_000 // 24 * 2, "two of 24 layers, in 16 bits"
     assert found["reasoner's activations"] == (24 + 17) * 4000 * 1000 * 2
     assert found["reasoner's logits"] == 4000 * 150_000 * 12
     assert not any("planner's w" in name or "planner's o" in name for name in found), "a frozen role trains nothing"
-    held = 4 * 10**9
+    held = 3 * 10**9
     assert peaks(lines) == {
         "rollout": held + 40 * GIB,
         "reasoner update": held + 10**9 + 2 * (10**9 // 24) + 328 * 10**6 + 7200 * 10**6,
     }
+
+
+@pytest.mark.parametrize("on_cpu", [False, True])
+def test_an_adapter_alone_is_trained_and_the_reference_is_the_model_without_it(on_cpu):
+    plan = RolePlan("planner", QWEN, adapter=5_000_000, reference=True, micro_tokens=10)
+    found = sizes(estimate([plan], cpu=on_cpu))
+    assert found["planner's weights"] == 505_000_000 * 4
+    assert (found["planner's optimizer"], found["planner's gradients"]) == (40_000_000, 20_000_000)
+    assert "planner's reference" not in found
+    assert sizes(estimate([replace(plan, adapter=0)], cpu=True))["planner's reference"] == 2 * 10**9
 
 
 def test_what_is_offloaded_is_there_in_the_update_alone():

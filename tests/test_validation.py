@@ -114,6 +114,59 @@ CASES = {
     ),
     "strategy": (["planner.actor.strategy=fsdp"], "planner.actor.strategy", "on a CPU only fsdp2"),
     "rollout engine": (["planner.rollout.name=sglang"], "planner.rollout.name", "has no allowed_token_ids"),
+    "lora": (
+        ["planner.model.lora_rank=8", "actor_rollout_ref.model.lora_rank=4", "planner.actor.use_kl_loss=true"],
+        None,
+        "",
+    ),
+    "Megatron's lora": (["planner.model.lora.rank=8"], "planner.model.lora.rank", "set planner.model.lora_rank"),
+    "lora of the head": (
+        ["planner.model.lora_rank=8", "planner.model.target_modules=[q_proj,lm_head]"],
+        "planner.model.target_modules",
+        "adapts lm_head",
+    ),
+    "lora of everything": (
+        ["actor_rollout_ref.model.lora_rank=8", "actor_rollout_ref.model.target_modules='.*'"],
+        "actor_rollout_ref.model.target_modules",
+        "adapts model.embed_tokens",
+    ),
+    "lora of nothing": (
+        ["planner.model.lora_rank=8", "planner.model.target_modules=[c_attn]"],
+        "planner.model.target_modules",
+        "not found in the base model",
+    ),
+    "lora too large to serve": (["planner.model.lora_rank=600"], "planner.model.lora_rank", "lora.merge=true"),
+    "lora merged": (["planner.model.lora_rank=600", "planner.model.lora.merge=true"], None, ""),
+    "lora through another sync": (
+        ["planner.model.lora_rank=8", "actor_rollout_ref.rollout.checkpoint_engine.backend=nccl"],
+        "planner.rollout.checkpoint_engine.backend",
+        "keep the base model",
+    ),
+    "lora layer by layer": (
+        ["planner.model.lora_rank=8", "planner.rollout.layered_summon=true"],
+        "planner.rollout.layered_summon",
+        "load_format=safetensors",
+    ),
+    "no adapter": (
+        ["planner.model.lora_rank=8", "planner.model.lora_adapter_path=/nowhere"],
+        "planner.model.lora_adapter_path",
+        "no adapter here",
+    ),
+    "adapter of another rank": (
+        ["planner.model.lora_adapter_path=HOME/adapter"],
+        "planner.model.lora_rank",
+        "has rank 4; set the same",
+    ),
+    "adapter of another kind": (
+        ["planner.model.lora_rank=4", "planner.model.lora_adapter_path=HOME/adapter"],
+        "planner.model.lora_adapter_path",
+        "has use_rslora, which verl does not save",
+    ),
+    "adapter of a frozen role": (
+        ["rsim.train=[planner]", "actor_rollout_ref.model.lora_adapter_path=HOME/adapter"],
+        "actor_rollout_ref.model.lora_adapter_path",
+        "serves its model alone",
+    ),
     "mini-batch": (
         ["planner.actor.ppo_mini_batch_size=64"],
         "planner.actor.ppo_mini_batch_size",
@@ -136,6 +189,8 @@ def results(home: Path) -> dict[str, list | None]:
     vocabulary = tokenizer["model"]["vocab"]
     vocabulary["one"] = vocabulary.pop("1")
     (home / "models/no-labels/tokenizer.json").write_text(json.dumps(tokenizer))
+    (home / "adapter").mkdir()
+    (home / "adapter/adapter_config.json").write_text(json.dumps({"r": 4, "use_rslora": True}))
     cases = [[o.replace("HOME", str(home)) for o in overrides] for overrides, *_ in CASES.values()]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", SCRIPT],

@@ -32,6 +32,7 @@ class SavedState:
         trained: the roles whose weights and optimizer are in the folder.
         guard: how long alarms have been beyond their limits; nothing in a checkpoint of before it was kept.
         dtypes: what each role's servers computed in; nothing in a checkpoint of before it was kept.
+        models: what each role was trained from (``model.path``); nothing in a checkpoint of before it was kept.
         format: version of this layout.
     """
 
@@ -40,6 +41,7 @@ class SavedState:
     trained: tuple[str, ...]
     guard: GuardState = field(default_factory=GuardState)
     dtypes: Mapping[str, str] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
 
@@ -91,7 +93,8 @@ def read_state(folder: Path) -> SavedState:
         raise ConfigError(key, str(folder), f"is of format {values.get('format')}; this version reads {FORMAT}")
     guard = values.get("guard", {"beyond": {}, "lengths": ()})
     counted = GuardState(guard["beyond"], tuple(guard["lengths"]))
-    return SavedState(values["step"], values["stage"], tuple(values["trained"]), counted, values.get("dtypes", {}))
+    described = (values.get("dtypes", {}), values.get("models", {}))
+    return SavedState(values["step"], values["stage"], tuple(values["trained"]), counted, *described)
 
 
 def resume_folder(mode: str, root: Path, path: str | None) -> Path | None:
@@ -112,7 +115,11 @@ def resume_folder(mode: str, root: Path, path: str | None) -> Path | None:
         return complete[-1] if complete else None
     if mode != "resume_path":
         raise ConfigError("trainer.resume_mode", mode, "choose auto, disable or resume_path")
-    folder = Path(path or "").expanduser().absolute()
+    if not path:
+        raise ConfigError(
+            "trainer.resume_from_path", path, "name the checkpoint's folder, or set trainer.resume_mode=auto"
+        )
+    folder = Path(path).expanduser().absolute()
     read_state(folder)
     return folder
 

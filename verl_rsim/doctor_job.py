@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from verl_rsim import cpu, machine
+from verl_rsim.architecture import adapter_parameters, empty_model
 from verl_rsim.doctor import GIB, Finding, broken, fine, warning
 from verl_rsim.errors import RsimError
 from verl_rsim.preflight import LABELS, Line, ModelSize, RolePlan, estimate, peaks
@@ -79,13 +80,8 @@ def _block(config: DictConfig, role: str) -> DictConfig:
 
 def model_size(model: DictConfig) -> ModelSize:
     """The numbers of a model block's architecture, counted on a model without storage."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    loaded = AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
-    with torch.device("meta"):
-        built = AutoModelForCausalLM.from_config(loaded, trust_remote_code=model.trust_remote_code)
-    text = loaded.get_text_config()
+    built = empty_model(model)
+    text = built.config.get_text_config()
     parameters = sum(parameter.numel() for parameter in built.parameters())
     return ModelSize(parameters, text.num_hidden_layers, text.hidden_size, text.vocab_size)
 
@@ -105,6 +101,7 @@ def plan_of(config: DictConfig, role: str, *, frozen: bool) -> RolePlan:
         model=size,
         ranks=ranks,
         trained=not frozen,
+        adapter=adapter_parameters(block.model),
         reference=bool(config.algorithm.use_kl_in_reward or actor.use_kl_loss),
         master_bytes=BYTES.get(str(actor.fsdp_config.model_dtype), 2),
         compute_bytes=_compute_bytes(actor.fsdp_config),

@@ -14,7 +14,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def export_policies(checkpoint: Path, out: Path, dtype: str | None = None) -> dict[str, Path]:
-    """Merge each trained policy's shards.
+    """Merge each trained policy's shards, and its LoRA adapter into them; the adapter alone is in ``lora_adapter``.
 
     Args:
         checkpoint: a folder ``global_step_N``, or the one that holds them (the newest complete one is taken).
@@ -38,12 +38,17 @@ def export_policies(checkpoint: Path, out: Path, dtype: str | None = None) -> di
     state, folders = read_state(checkpoint), {}
     for role in track(state.trained, f"Exporting {checkpoint.name}", len(state.trained)):
         folders[role] = out / role
-        _merge(checkpoint / FOLDERS[role], folders[role], dtype or state.dtypes.get(role, "bfloat16"))
+        _merge(
+            checkpoint / FOLDERS[role],
+            folders[role],
+            dtype or state.dtypes.get(role, "bfloat16"),
+            state.models.get(role),
+        )
     return folders
 
 
-def _merge(shards: Path, target: Path, dtype: str) -> None:
-    command = [sys.executable, "-m", "verl_rsim.merge", str(shards), str(target), dtype]
+def _merge(shards: Path, target: Path, dtype: str, base: str | None) -> None:
+    command = [sys.executable, "-m", "verl_rsim.merge", str(shards), str(target), dtype, *([base] if base else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or not (target / "config.json").is_file():
         raise DataError(f"{shards} cannot be merged:\n{(done.stdout + done.stderr)[-2000:]}")

@@ -1,7 +1,8 @@
-"""``python -m verl_rsim.merge SHARDS FOLDER DTYPE``: a policy's shards as one Hugging Face folder.
+"""``python -m verl_rsim.merge SHARDS FOLDER DTYPE [BASE]``: a policy's shards as one Hugging Face folder.
 
-verl's merger rounds every weight to bfloat16, which undoes most of a short training in float32; this one keeps what was
-trained, or rounds to the type it is told.
+verl's merger rounds every weight to bfloat16, which undoes most of a short training in float32, and leaves a LoRA
+adapter beside an untrained model. This one keeps what was trained, or rounds to the type it is told, and adds the
+adapter to the weights; the adapter itself is in ``lora_adapter``, in the layout of PEFT.
 """
 
 from __future__ import annotations
@@ -10,18 +11,27 @@ import sys
 from pathlib import Path
 
 import torch
+from peft import PeftConfig, PeftModel
 from torch.distributed.tensor import DTensor
 from transformers import AutoConfig
 from verl.model_merger.base_model_merger import ModelMergerConfig
 from verl.model_merger.fsdp_model_merger import FSDPModelMerger, merge_non_dtensor_shards
 
+LORA_META = "lora_train_meta.json"
+"""What verl saves of an adapter beside a LoRA policy's shards: its rank and its alpha."""
+ADAPTER = "lora_adapter"
+"""Where verl's merger puts the adapter, inside the policy's folder."""
+
 
 class ExactMerger(FSDPModelMerger):
-    """verl's merger of FSDP shards, for weights of any type."""
+    """verl's merger of FSDP shards, for weights of any type.
 
-    def __init__(self, config: ModelMergerConfig, dtype: torch.dtype):
+    ``base`` is the model that the policy was trained from; read where the shards hold an adapter alone.
+    """
+
+    def __init__(self, config: ModelMergerConfig, dtype: torch.dtype, base: str | None):
         super().__init__(config)
-        self.dtype = dtype
+        self.dtype, self.base = dtype, base
 
     def _load_and_merge_state_dicts(
         self, world_size: int, total_shards: int, mesh_shape: tuple[int, ...], mesh_dim_names: tuple[str, ...]
@@ -31,7 +41,11 @@ class ExactMerger(FSDPModelMerger):
             f"{self.config.local_dir}/model_world_size_{world_size}_rank_{rank}.pt" for rank in range(total_shards)
         ]
         shards = [torch.load(name, map_location="cpu", weights_only=False) for name in names]  # the job's own files
-        return {key: self._whole(key, [shard.pop(key) for shard in shards]) for key in sorted(shards[0])}
+        whole = {key: self._whole(key, [shard.pop(key) for shard in shards]) for key in sorted(shards[0])}
+        if any("lora_" not in key for key in whole):
+            return whole
+        base = self.get_transformers_auto_model_class().from_pretrained(self.base, dtype=self.dtype)
+        return whole | base.state_dict()
 
     def _whole(self, key: str, parts: list[torch.Tensor]) -> torch.Tensor:
         if not isinstance(parts[0], DTensor):
@@ -39,9 +53,27 @@ class ExactMerger(FSDPModelMerger):
         local = [part.to_local().to(self.dtype) for part in parts]
         return self._merge_by_placement(local, parts[0].placements[-1])
 
+    def save_lora_adapter(self, state_dict: dict[str, torch.Tensor]) -> str | None:
+        """verl's adapter folder, which tells PEFT what model the adapter belongs to."""
+        folder = super().save_lora_adapter(state_dict)
+        if folder and self.base:
+            settings = PeftConfig.from_pretrained(folder)
+            settings.base_model_name_or_path = self.base
+            settings.save_pretrained(folder)
+        return folder
 
-def merge(shards: Path, folder: Path, dtype: torch.dtype) -> None:
-    """Write the policy whose shards verl saved in ``shards`` into ``folder``, tokenizer and all."""
+    def add_adapter(self, folder: Path, dtype: torch.dtype) -> None:
+        """Add the adapter beside the weights in ``folder`` to them, and round them to ``dtype``."""
+        base = self.get_transformers_auto_model_class().from_pretrained(folder, dtype=self.dtype)
+        merged = PeftModel.from_pretrained(base, folder / ADAPTER).merge_and_unload()
+        merged.to(dtype).save_pretrained(folder)
+
+
+def merge(shards: Path, folder: Path, dtype: torch.dtype, base: str | None = None) -> None:
+    """Write the policy whose shards verl saved in ``shards`` into ``folder``, tokenizer and all.
+
+    ``base`` is the model it was trained from, needed if the shards hold an adapter alone.
+    """
     config = ModelMergerConfig(
         operation="merge",
         backend="fsdp",
@@ -49,11 +81,15 @@ def merge(shards: Path, folder: Path, dtype: torch.dtype) -> None:
         target_dir=str(folder),
         hf_model_config_path=str(shards / "huggingface"),
     )
-    ExactMerger(config, dtype).merge_and_save()
+    has_adapter = (shards / LORA_META).is_file()
+    merger = ExactMerger(config, torch.float32 if has_adapter else dtype, base)  # a sum is rounded once
+    merger.merge_and_save()
+    if has_adapter:
+        merger.add_adapter(folder, dtype)
     written = AutoConfig.from_pretrained(folder)
     written.dtype = dtype  # verl's merger says bfloat16 whatever it was given
     written.save_pretrained(folder)
 
 
 if __name__ == "__main__":
-    merge(Path(sys.argv[1]), Path(sys.argv[2]), getattr(torch, sys.argv[3]))
+    merge(Path(sys.argv[1]), Path(sys.argv[2]), getattr(torch, sys.argv[3]), *sys.argv[4:])

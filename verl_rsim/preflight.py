@@ -2,7 +2,7 @@
 
 On a GPU the terms are one GPU's: training state is sharded over the ranks, servers take what they are allowed, and what
 sleeps during the update is not counted there. On a CPU they are the machine's, with the processes themselves,
-which dwarf a small model. Not counted: the host memory of a GPU job, expert parallelism, and the savings of LoRA.
+which dwarf a small model. Not counted: the host memory of a GPU job, and expert parallelism.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class RolePlan:
     Attributes:
         ranks: training processes, over which its state is sharded.
         trained: it has a worker; otherwise servers only.
-        reference: a frozen copy for the KL term.
+        reference: a frozen copy for the KL term. verl keeps it in host memory; with an adapter there is none.
+        adapter: parameters of its LoRA adapter; 0: all of the model's are trained.
         master_bytes, compute_bytes, server_bytes: of a weight in the optimizer, in the forward pass, in the server.
         micro_tokens: tokens of one forward and backward pass on a rank.
         all_logits: the loss needs the logits of all tokens over the vocabulary; False for the planner's nine labels.
@@ -62,6 +63,7 @@ class RolePlan:
     ranks: int = 1
     trained: bool = True
     reference: bool = False
+    adapter: int = 0
     master_bytes: int = 4
     compute_bytes: int = 4
     server_bytes: int = 4
@@ -140,7 +142,12 @@ def _training(plan: RolePlan, cpu: bool) -> list[Line]:
     count = f"{model.parameters / 1e6:,.1f} M parameters"
     share = f" / {shards} ranks" if shards > 1 else ""
     block = "actor_rollout_ref" if plan.role == "reasoner" else plan.role
-    weights, moments = model.parameters * plan.master_bytes // shards, model.parameters * 8 // shards
+    trained, learned = (
+        plan.adapter or model.parameters,
+        f"{plan.adapter / 1e6:,.1f} M of LoRA" if plan.adapter else count,
+    )
+    held = f"({count} + {learned})" if plan.adapter else count
+    weights, moments = (model.parameters + plan.adapter) * plan.master_bytes // shards, trained * 8 // shards
     tokens, width = plan.micro_tokens * passes, model.vocabulary if plan.all_logits else 0
     unit = tokens * model.hidden * plan.compute_bytes
     kept = model.layers + ACTIVATIONS_PER_LAYER if plan.checkpointing else model.layers * ACTIVATIONS_PER_LAYER
@@ -150,15 +157,16 @@ def _training(plan: RolePlan, cpu: bool) -> list[Line]:
     layers_at_once = min(2, model.layers) if plan.resharded else model.layers
     gathered_count = f"{passes} * {count} * {layers_at_once} of {model.layers} layers"
     gathered = passes * model.parameters * layers_at_once // model.layers * plan.compute_bytes
-    reference = model.parameters * plan.master_bytes // shards if plan.reference else 0
+    reference = model.parameters * plan.master_bytes // shards if plan.reference and cpu and not plan.adapter else 0
     return [
         Line(update if plan.weights_offloaded else ALWAYS, name + "weights", weights,
-             f"{count} * {plan.master_bytes} bytes{share}", f"{offload}.param_offload=true, or more GPUs"),
+             f"{held} * {plan.master_bytes} bytes{share}", f"{offload}.param_offload=true, or more GPUs"),
         Line(update if plan.optimizer_offloaded else ALWAYS, name + "optimizer", moments,
-             f"{count} * 8 bytes (two moments){share}", f"{offload}.optimizer_offload=true, or more GPUs"),
+             f"{learned} * 8 bytes (two moments){share}", f"{offload}.optimizer_offload=true, or more GPUs"),
         Line(ALWAYS, name + "reference", reference,
              f"{count} * {plan.master_bytes} bytes{share}", f"{block}.actor.use_kl_loss=false"),
-        Line(update, name + "gradients", weights, f"{count} * {plan.master_bytes} bytes{share}", "more GPUs"),
+        Line(update, name + "gradients", trained * plan.master_bytes // shards,
+             f"{learned} * {plan.master_bytes} bytes{share}", f"LoRA ({block}.model.lora_rank), or more GPUs"),
         Line(update, name + "gathered weights", gathered,
              f"{gathered_count} * {plan.compute_bytes} bytes", f"{offload}.reshard_after_forward=true"),
         Line(update, name + "activations", unit * kept,

@@ -1,8 +1,9 @@
 """The whole stack on the CPU: verl's entry point, two vLLM servers, two FSDP2 workers, tiny models of two families.
 
 One job trains on two ranks, validates and saves; a second one resumes from its middle, must reach the same numbers, and
-is then killed at one engine: it must end with an error that says so and leave no process behind. A third one, on one
-rank, has a frozen reasoner and saves for an alarm; a fourth one is stopped by an alarm.
+is then killed at one engine: it must end with an error that says so and leave no process behind. The planner is a LoRA
+policy in both. A third one, on one rank, has a frozen reasoner, offloads and saves for an alarm; a fourth one, with
+LoRA for the reasoner, is stopped by an alarm.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ from verl_rsim.episode_log import read_log
 pytestmark = pytest.mark.e2e
 
 REWARD = Path(__file__).with_name("varied_reward.py")
+LORA = [
+    "planner.model.lora_rank=8",
+    "+planner.actor.checkpoint.save_lora_only=true",
+    "planner.actor.optim.lr=0.01",
+]
 DETERMINISTIC = [
     "rsim.reward.group_diversity=0.5",
     "reward.reward_manager.name=naive",
@@ -46,8 +52,14 @@ DETERMINISTIC = [
     "data.seed=1",
     "trainer.n_gpus_per_node=2",
     "planner.actor.use_kl_loss=true",
+    *LORA,
     "rsim.console=summary",
     "rsim.guard.step_length={action:off}",
+]
+OFFLOAD = [
+    "planner.actor.use_kl_loss=true",
+    "planner.actor.fsdp_config.param_offload=true",
+    "planner.actor.fsdp_config.optimizer_offload=true",
 ]
 CODING = [
     "data.train_files=coding.parquet",
@@ -177,7 +189,7 @@ def test_servers_and_workers_agree_on_log_probs_after_every_sync(whole):
     gaps = {(s, r): steps[s].get(f"{r}/log_prob_gap/mean") for s in (1, 2, 3, 4) for r in ("planner", "reasoner")}
     seen = {key: gap for key, gap in gaps.items() if gap is not None}
     assert len(seen) == 5
-    assert all(gap <= 1e-3 for gap in seen.values()), seen
+    assert all(gap <= 1e-4 for gap in seen.values()), seen
     for step, role in seen:
         assert abs(steps[step][f"{role}/ppo_kl"]) <= 1e-4, "the only mini-batch of a step is exactly on-policy"
 
@@ -247,8 +259,9 @@ def test_every_interaction_of_a_validation_is_logged(whole, jobs):
     assert asked[0] == asked[4], "the same questions before and after"
 
 
-def test_the_checkpoint_exports_as_two_models(whole, jobs, tmp_path):
+def test_the_checkpoint_exports_as_two_models_and_an_adapter(whole, jobs, tmp_path):
     import torch
+    from peft import load_peft_weights
     from transformers import AutoConfig, AutoTokenizer
 
     from verl_rsim.export import export_policies
@@ -262,6 +275,12 @@ def test_the_checkpoint_exports_as_two_models(whole, jobs, tmp_path):
     assert len(AutoTokenizer.from_pretrained(folders["planner"])) != len(
         AutoTokenizer.from_pretrained(folders["reasoner"])
     )
+    assert not (folders["reasoner"] / "lora_adapter").exists()
+    adapter = load_peft_weights(folders["planner"] / "lora_adapter", device="cpu")
+    assert any(value.abs().max() > 0.01 for name, value in adapter.items() if "lora_B" in name), "it starts at zero"
+    saved = jobs.folder / "checkpoints/global_step_4/planner/model_world_size_2_rank_0.pt"
+    saved = torch.load(saved, weights_only=False)
+    assert all("lora_" in name for name in saved), "save_lora_only"
 
 
 def test_each_policys_rows_are_dumped_in_its_own_words(whole, jobs):
@@ -321,7 +340,7 @@ def test_a_frozen_reasoner_only_serves_and_a_killed_worker_ends_the_job(jobs, ho
     """Chat injection, free decoding, turn-level advantages and coding tasks, the other ways, on the same occasion."""
     write_coding_tasks(jobs.folder / "coding.parquet", home)
     job = jobs("frozen", "rsim.train=[planner]", "rsim.schedule=joint", "rsim.injection=chat",
-               "rsim.planner_decoding=free", *CODING, "rsim.planner_adv_estimator=turn_grpo",
+               "rsim.planner_decoding=free", *CODING, *OFFLOAD, "rsim.planner_adv_estimator=turn_grpo",
                "trainer.default_local_dir=frozen", "trainer.total_training_steps=1000",
                "trainer.val_before_train=false", "trainer.test_freq=-1", "trainer.save_freq=2",
                "trainer.max_actor_ckpt_to_keep=null",
@@ -332,12 +351,13 @@ def test_a_frozen_reasoner_only_serves_and_a_killed_worker_ends_the_job(jobs, ho
     assert [steps[step]["rsim/interactions"] for step in (1, 2, 3)] == [12, 16, 16]
     for step in (1, 2, 3):
         assert (steps[step]["planner/weight"], steps[step]["reasoner/weight"]) == (0.5, 0.0)
-        assert steps[step]["planner/log_prob_gap/mean"] <= 1e-3, "free decoding: over the whole vocabulary"
+        assert steps[step]["planner/log_prob_gap/mean"] <= 1e-4, "free decoding: over the whole vocabulary"
         assert "timing_s/reasoner/update" not in steps[step]
         assert steps[step]["reasoner/acc"] == steps[step]["reasoner/passed"] == 0, "random letters pass no test"
         assert steps[step]["planner/score/mean"] == pytest.approx(parts_of_reward(steps[step]), abs=1e-5)
         reasons = {key: value for key, value in steps[step].items() if key.startswith("reasoner/reason/")}
         assert sum(reasons.values()) == pytest.approx(1)
+    assert steps[1]["planner/kl_loss"] == pytest.approx(0, abs=1e-7), "a reference of its own, in float32 as the policy"
     assert any(steps[step]["rsim/unparsed"] > 0 for step in (1, 2, 3)), "a random planner writes no strategy"
     saved = jobs.folder / "frozen/global_step_2"
     assert {path.name for path in saved.iterdir()} == {"planner", "data.pt", "rsim.json"}
@@ -349,7 +369,8 @@ def test_a_frozen_reasoner_only_serves_and_a_killed_worker_ends_the_job(jobs, ho
 
 
 def test_an_alarm_stops_the_job_and_the_last_checkpoint_stays(jobs):
-    job = jobs("stopped", "rsim.schedule=joint", "rsim.guard.zero_groups={action:stop,limit:0.1,steps:2}",
+    job = jobs("stopped", "rsim.schedule=joint", "actor_rollout_ref.model.lora_rank=8",
+               "rsim.guard.zero_groups={action:stop,limit:0.1,steps:2}",
                "trainer.default_local_dir=stopped", "trainer.total_training_steps=1000", "trainer.save_freq=1",
                "trainer.val_before_train=false", "trainer.test_freq=-1",
                "trainer.logger=[file,tensorboard]")  # fmt: skip
@@ -360,6 +381,7 @@ def test_an_alarm_stops_the_job_and_the_last_checkpoint_stays(jobs):
     assert re.search(said, job.log()), job.log()[-3000:]
     assert set(job.metrics()) == {1, 2}, "the step that stops is logged"
     assert job.metrics()[2]["guard/zero_groups"] == 1
+    assert all(job.metrics()[step]["reasoner/log_prob_gap/mean"] <= 1e-4 for step in (1, 2))
     assert [path.name for path in finished(jobs.folder / "stopped")] == ["global_step_1"]
     (events,) = (jobs.folder / "tensorboard_log").rglob("events.*")
     for name in ("strategy/entropy", "planner/pg_loss", "reasoner/reward", "guard/zero_groups"):
