@@ -1,7 +1,7 @@
 # `make quickstart` and `make test` are all a newcomer needs; both make the environment first.
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= cpu,code,offline,report,serve,dev
+EXTRAS ?= cpu,code,offline,report,serve,dev,docs
 RECIPE ?= quickstart
 PLANNER ?= smollm2
 REASONER ?= smollm2
@@ -18,7 +18,7 @@ ifeq ($(strip $(FIND_LINKS)),)
 export UV_TORCH_BACKEND ?= cpu
 endif
 
-.PHONY: env quickstart sandbox browser test check clean
+.PHONY: env quickstart sandbox browser test recipes check docs clean
 
 env: $(VENV)/.done
 
@@ -55,10 +55,19 @@ browser:
 test: env sandbox browser
 	$(BIN)/python -m pytest
 
+# Every recipe for two steps with tiny models, an hour and more; `make recipes ONLY="tiny ablations/joint"` for some.
+recipes: env sandbox
+	$(BIN)/python tests/every_recipe.py $(ONLY)
+	@cat $(RSIM_HOME)/recipes/table.md
+
 check: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: env
+	$(BIN)/python docs/config_tables.py
+	$(BIN)/sphinx-build --quiet --fresh-env --write-all --fail-on-warning --keep-going -c docs . build/docs
 
 clean:
 	rm -rf $(RSIM_HOME) build dist *.egg-info

@@ -69,10 +69,12 @@ _IN_PARENTHESES = re.compile(r"([$€£¥₹]?)\s*\(\s*([$€£¥₹]?\s*[\d.][^
 
 
 def resolve(kind: AnswerType, truth: str) -> AnswerType:
-    """The type itself, or for AUTO the one that the form of the ground truth shows."""
+    """The type itself, or for AUTO the one that the form of the ground truth shows; FINANCIAL may be yes or no."""
+    wanted = tidy(truth)
+    if kind is AnswerType.FINANCIAL and truth_value(wanted) is not None:
+        return AnswerType.YES_NO
     if kind is not AnswerType.AUTO:
         return kind
-    wanted = tidy(truth)
     if truth_value(wanted) is not None:
         return AnswerType.BOOL
     if option(wanted) is not None:

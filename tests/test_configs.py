@@ -77,6 +77,18 @@ def test_the_planners_links_work(base):
     assert config.planner.rollout.n == 7
 
 
+def test_on_a_cpu_trainers_references_and_servers_compute_in_float32():
+    from verl.utils.config import omega_conf_to_dataclass
+
+    config = composed("verl_rsim.recipes.tiny", "tiny")
+    for block in (config.planner, config.actor_rollout_ref):
+        assert block.rollout.dtype == "float32"
+        for part in (block.actor, block.ref):
+            engine = omega_conf_to_dataclass(part.fsdp_config)
+            assert engine.model_dtype == "fp32"
+            assert set(engine.mixed_precision.values()) == {"fp32"}
+
+
 def test_continual_code_freezes_the_reasoner_and_trains_the_planner_at_its_whole_weight():
     config = composed("verl_rsim.recipes.continual_code", "continual_code")
     rsim = parse_config(OmegaConf.to_container(config.rsim, resolve=True))

@@ -1,59 +1,49 @@
-"""Every recipe composes; those of the paper pass all checks and fit their hardware by the preflight's estimate."""
+"""Every recipe composes, passes all checks, and fits the hardware of its README by the preflight's estimate.
+
+That each also runs is shown by `make recipes`, which takes too long for here.
+"""
 
 from __future__ import annotations
 
-import json
-import shutil
+import re
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from recipe_hardware import RECIPES, declared, on, peak
+from recipe_models import QWEN, architectures, small, stock_home, with_architectures
 
-from verl_rsim import cpu, machine
-from verl_rsim.doctor_job import plan_of
+from verl_rsim.doctor_job import model_size
 from verl_rsim.errors import ConfigError
-from verl_rsim.preflight import GIB, estimate, peaks
+from verl_rsim.preflight import GIB
 from verl_rsim.recipe import compose_recipe, locate, recipes
 from verl_rsim.validation import validate_job
 
-RECIPES = recipes()
-ON_GPUS = [name for name in RECIPES if name.startswith(("math_", "ablations"))]
-QWEN = {  # hidden size, inner size, layers, heads, key-value heads, tied embeddings, vocabulary
-    "0.5B": (896, 4864, 24, 14, 2, True, 151936),
-    "1.5B": (1536, 8960, 28, 12, 2, True, 151936),
-    "7B": (3584, 18944, 28, 28, 4, False, 152064),
-}
-"""Architectures of Qwen2.5, from its config files."""
+HARDWARE = declared()
+ON_GPUS = [name for name in recipes() if name in HARDWARE and HARDWARE[name].gpus]
 
 
 @pytest.fixture(scope="module")
-def models(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Qwen2.5's architectures with the tiny Qwen2's tokenizer: all that the checks read, without weights."""
-    folder = tmp_path_factory.mktemp("models")
-    for size, (hidden, inner, layers, heads, kv_heads, tied, vocabulary) in QWEN.items():
-        model = folder / f"Qwen2.5-{size}-Instruct"
-        shutil.copytree(home / "models/tiny-qwen2", model, ignore=shutil.ignore_patterns("*.safetensors", ".*"))
-        config = json.loads((model / "config.json").read_text())
-        config |= {"hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers}
-        config |= {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "tie_word_embeddings": tied}
-        config |= {"vocab_size": vocabulary, "max_position_embeddings": 32768, "head_dim": hidden // heads}
-        config["layer_types"] = ["full_attention"] * layers
-        (model / "config.json").write_text(json.dumps(config))
+def stocked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with the stand-ins for all models and data."""
+    folder = tmp_path_factory.mktemp("stocked")
+    stock_home(folder)
+    architectures(folder, folder / "architectures")
     return folder
 
 
-def with_local_models(name: str, models: Path, home: Path):
-    """A recipe's configuration, with the models and data of this test in place of the hub's."""
-    data = home / "data/arithmetic"
-    config = compose_recipe(name, [f"data.train_files={data}/train.parquet", f"data.val_files={data}/test.parquet"])
-    for block in ("planner", "actor_rollout_ref"):
-        if block in config:
-            config[block].model.path = str(models / Path(config[block].model.path).name)
-    config.data.train_batch_size = config.actor_rollout_ref.actor.ppo_mini_batch_size = 16  # there are 32 rows
-    return config
+@pytest.fixture
+def config_of(stocked, monkeypatch):
+    """A recipe's configuration, with architectures for its models."""
+    monkeypatch.setenv("RSIM_HOME", str(stocked))
+    return lambda name: with_architectures(name, stocked / "architectures")
 
 
-@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_declares_its_hardware():
+    assert sorted(HARDWARE) == recipes()
+
+
+@pytest.mark.parametrize("name", recipes())
 def test_recipes_compose(name):
     config = compose_recipe(name, [])
     OmegaConf.resolve(config)
@@ -68,31 +58,59 @@ def test_recipes_compose(name):
 
 
 @pytest.mark.parametrize("name", [name for name in ON_GPUS if "grpo" not in name])
-def test_the_papers_recipes_pass_all_checks(name, models, home, monkeypatch):
-    monkeypatch.setattr(cpu, "is_chosen", lambda: False)
-    validate_job(with_local_models(name, models, home))
+def test_recipes_for_gpus_pass_all_checks(name, config_of):
+    with on(HARDWARE[name]):
+        validate_job(config_of(name))
 
 
 @pytest.mark.parametrize("name", ON_GPUS)
-def test_the_papers_recipes_fit_eight_gpus_of_80_gb(name, models, home, monkeypatch):
-    monkeypatch.setattr(cpu, "is_chosen", lambda: False)
-    monkeypatch.setattr(machine, "gpus", lambda: [machine.Gpu("80 GB", 80 * 10**9, 0)])
-    config = with_local_models(name, models, home)
-    config.actor_rollout_ref.actor.ppo_mini_batch_size = 64
-    assert config.trainer.n_gpus_per_node * config.trainer.nnodes == 8
-    roles = [role for role in ("planner", "reasoner") if role == "reasoner" or "planner" in config]
-    frozen = {"planner", "reasoner"} - set(OmegaConf.select(config, "rsim.train") or roles)
-    plans = [plan_of(config, role, frozen=role in frozen) for role in roles]
-    found = peaks(estimate(plans, cpu=False))
-    assert 10 * GIB < max(found.values()) < 0.9 * 80 * 10**9, found
+def test_recipes_for_gpus_fit_as_their_readmes_say(name, config_of):
+    hardware, config = HARDWARE[name], config_of(name)
+    pools = [config.trainer]
+    if OmegaConf.select(config, "rsim.planner_pool.enable"):
+        pools.append(config.rsim.planner_pool)
+    assert sum(pool.nnodes * pool.n_gpus_per_node for pool in pools) == hardware.nodes * hardware.gpus
+    with on(hardware):
+        needed = peak(config, hardware)
+    assert needed < 0.9 * hardware.size
+    page = (RECIPES / name.split("/")[0] / "README.md").read_text()
+    assert re.search(rf"^\| `{re.escape(name)}` \| [^|]* \| {round(needed / GIB)} GiB \|", page, re.MULTILINE)
 
 
-def test_models_have_the_sizes_their_names_say(models, monkeypatch):
-    from verl_rsim.doctor_job import model_size
+@pytest.mark.parametrize("name", ON_GPUS)
+def test_a_small_run_differs_from_its_recipe_in_models_and_sizes_alone(name, stocked, monkeypatch):
+    monkeypatch.setenv("RSIM_HOME", str(stocked))
+    recipe, changed = compose_recipe(name, []), compose_recipe(name, small(name, stocked))
+    decisions = ("rsim.schedule", "rsim.reward", "rsim.train", "rsim.injection", "rsim.planner_decoding",
+                 "rsim.planner_adv_estimator", "rsim.planner_pool.enable", "algorithm", "reward.reward_manager",
+                 "actor_rollout_ref.actor.use_kl_loss", "actor_rollout_ref.actor.fsdp_config.param_offload",
+                 "actor_rollout_ref.model.lora_rank", "data.train_files", "trainer.v1.trainer_mode")  # fmt: skip
+    for key in decisions:
+        assert OmegaConf.select(changed, key) == OmegaConf.select(recipe, key), key
+    assert changed.trainer.device == "cpu"
+    assert changed.trainer.total_training_steps == 2
 
-    for size, billions in (("0.5B", 0.494), ("1.5B", 1.544), ("7B", 7.616)):
-        block = OmegaConf.create({"path": str(models / f"Qwen2.5-{size}-Instruct"), "trust_remote_code": False})
+
+def test_models_have_the_sizes_their_names_say(stocked):
+    published = {"0.5B": 0.494, "1.5B": 1.544, "3B": 3.086, "7B": 7.616}
+    assert published.keys() == QWEN.keys()
+    for size, billions in published.items():
+        path = stocked / f"architectures/Qwen2.5-{size}-Instruct"
+        block = OmegaConf.create({"path": str(path), "trust_remote_code": False})
         assert model_size(block).parameters / 1e9 == pytest.approx(billions, abs=1e-3), "as published"
+
+
+def test_the_tiny_qwens_chat_is_that_of_qwen2_5(stocked):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(stocked / "models/tiny-qwen2.5")
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True
+    )
+    assert text == (
+        "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones():

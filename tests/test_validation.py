@@ -113,7 +113,7 @@ CASES = {
         "set it",
     ),
     "strategy": (["planner.actor.strategy=fsdp"], "planner.actor.strategy", "on a CPU only fsdp2"),
-    "rollout engine": (["planner.rollout.name=sglang"], "planner.rollout.name", "only vllm is supported"),
+    "rollout engine": (["planner.rollout.name=sglang"], "planner.rollout.name", "has no allowed_token_ids"),
     "lora": (
         ["planner.model.lora_rank=8", "actor_rollout_ref.model.lora_rank=4", "planner.actor.use_kl_loss=true"],
         None,
@@ -137,11 +137,6 @@ CASES = {
     ),
     "lora too large to serve": (["planner.model.lora_rank=600"], "planner.model.lora_rank", "lora.merge=true"),
     "lora merged": (["planner.model.lora_rank=600", "planner.model.lora.merge=true"], None, ""),
-    "lora through another sync": (
-        ["planner.model.lora_rank=8", "actor_rollout_ref.rollout.checkpoint_engine.backend=nccl"],
-        "planner.rollout.checkpoint_engine.backend",
-        "keep the base model",
-    ),
     "lora layer by layer": (
         ["planner.model.lora_rank=8", "planner.rollout.layered_summon=true"],
         "planner.rollout.layered_summon",

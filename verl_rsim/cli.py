@@ -26,24 +26,50 @@ def prepare_data(
     source: Annotated[
         str,
         typer.Argument(
-            help="arithmetic, finance_synthetic, a reasoning-gym generator, gsm8k, math, mbpp, humaneval, or a file"
+            metavar="NAME",
+            help="math, math500, gsm8k, aqua, mmlu_pro, theoremqa, humaneval, mbpp, finqa; finance_synthetic, "
+            "option_synthetic, ...; arithmetic or another reasoning-gym generator; a .jsonl or .parquet file",
         ),
     ],
+    copy: Annotated[
+        Path | None, typer.Option("--source", help="A local copy of a published set, in its published layout")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder; default: $RSIM_HOME/data/NAME")] = None,
-    train: Annotated[int, typer.Option(min=1, help="Training questions")] = 512,
-    test: Annotated[int, typer.Option(min=1, help="Test questions")] = 64,
-    seed: Annotated[int, typer.Option(help="Of the generation or the split")] = 0,
+    train: Annotated[
+        int | None, typer.Option(min=1, help="Training questions; default: all, 512 if they are generated")
+    ] = None,
+    test: Annotated[
+        int | None, typer.Option(min=1, help="Test questions; default: all, 64 if generated or from a file")
+    ] = None,
+    val_share: Annotated[float, typer.Option(help="Share of the training questions held out as val.parquet")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the generation, the splits and the choice of questions")] = 0,
+    max_prompt_tokens: Annotated[int | None, typer.Option(min=1, help="Drop longer prompts; needs --tokenizer")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="The model whose tokens are counted")] = None,
+    max_prompt_chars: Annotated[int | None, typer.Option(min=1, help="Drop longer prompts")] = None,
+    against: Annotated[
+        str, typer.Option(help="Evaluation sets, e.g. math500,gsm8k (prepared) or x.parquet: drop their questions")
+    ] = "",
+    ngram: Annotated[int, typer.Option(min=1, help="Words in a row that count as overlap with these sets")] = 13,
+    drop_overlap: Annotated[
+        bool, typer.Option("--drop-overlap", help="Drop training questions that overlap, too")
+    ] = False,
+    revision: Annotated[str | None, typer.Option(help="Commit or tag of the hub's repository")] = None,
     question: Annotated[str, typer.Option(help="Column of a file")] = "question",
     answer: Annotated[str, typer.Option(help="Column of a file")] = "answer",
     code: Annotated[bool, typer.Option("--code", help="The answers of a file are tests (docs/rewards.md)")] = False,
 ) -> None:
-    """Write verl parquet files from generated questions, a public dataset, or a .jsonl or .parquet file."""
+    """Write verl parquet files from a public dataset, generated questions, or a file (docs/data.md)."""
     quiet_bars()
+    from verl_rsim.data.filters import Filters
     from verl_rsim.data.prepare import prepare
 
     folder = out or home() / "data" / Path(source).stem
-    written = prepare(folder, source, train, test, seed, question, answer, ability="code" if code else "math")
-    typer.echo(f"{'Wrote' if written else 'Already there:'} {folder}/train.parquet and test.parquet")
+    known = tuple(name.strip() for name in against.split(",") if name.strip())
+    filters = Filters(max_prompt_chars, max_prompt_tokens, tokenizer, val_share, known, ngram, drop_overlap)
+    ability = "code" if code else "math"
+    written = prepare(folder, source, train, test, seed, question, answer, None, ability, copy, revision, filters)
+    files = " and ".join(sorted(path.name for path in folder.glob("*.parquet")))
+    typer.echo(f"{'Wrote' if written else 'Already there:'} {folder}: {files}")
 
 
 @app.command("prepare-model")

@@ -22,6 +22,7 @@ from verl_rsim.errors import RsimError
 from verl_rsim.preflight import LABELS, Line, ModelSize, RolePlan, estimate, peaks
 from verl_rsim.recipe import compose_recipe
 from verl_rsim.settings import pool_of
+from verl_rsim.verl_options import check_mode
 
 TIGHT = 0.9
 """A peak above this share of the memory is a warning: the estimate is good to about a fifth."""
@@ -38,6 +39,7 @@ def check_job(recipe: str, overrides: Sequence[str], console: Console) -> Iterat
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # verl's, of engines that nobody asked for
             config = compose_recipe(recipe, overrides)
+            check_mode(config)
             if config.trainer.v1.trainer_mode != "rsim":
                 plans = [plan_of(config, "reasoner", frozen=False)]
                 yield fine("recipe", f"{recipe} is a stock verl job; its settings are checked by verl, at its start")

@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 MANIFEST = "manifest.json"
 HOME = "RSIM_HOME"
@@ -42,13 +43,13 @@ def is_intact(folder: Path, source: str) -> bool:
     )
 
 
-def build_folder(folder: Path, source: str, write: Callable[[Path], None]) -> bool:
+def build_folder(folder: Path, source: str, write: Callable[[Path], Mapping[str, Any] | None]) -> bool:
     """Make ``folder`` by calling ``write(temporary folder)``; a no-op when an intact one of this source is there.
 
     Args:
         folder: the destination; one made from another source, or damaged, is replaced.
         source: what it is made from and how, in words; decides whether an existing folder will do.
-        write: fills the folder it is given.
+        write: fills the folder it is given; what it returns goes into the manifest.
 
     Returns:
         Whether anything was written.
@@ -58,13 +59,14 @@ def build_folder(folder: Path, source: str, write: Callable[[Path], None]) -> bo
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    write(unfinished)
+    details = write(unfinished) or {}
     files = {
         str(path.relative_to(unfinished)): {"bytes": path.stat().st_size, "sha256": digest(path)}
         for path in sorted(unfinished.rglob("*"))
         if path.is_file()
     }
-    (unfinished / MANIFEST).write_text(json.dumps({"source": source, "files": files}, indent=1))
+    content = {"source": source, "files": files, **details}
+    (unfinished / MANIFEST).write_text(json.dumps(content, indent=1, ensure_ascii=False))
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
     return True

@@ -54,10 +54,6 @@ def check_lora(block: DictConfig, key: str, *, frozen: bool) -> None:
     if model.get("target_parameters"):
         fix = "adapters of parameters cannot be exported; name modules in target_modules"
         raise ConfigError(f"{key}.model.target_parameters", _shown(model.target_parameters), fix)
-    backend = block.rollout.checkpoint_engine.backend
-    if backend != "naive" and not merged:
-        fix = f"sends no adapter: the servers would keep the base model; set naive, or {key}.model.lora.merge=true"
-        raise ConfigError(f"{key}.rollout.checkpoint_engine.backend", backend, fix)
     if block.rollout.get("layered_summon") and block.rollout.load_format.startswith("dummy") and not merged:
         fix = f"the servers must then load the base model themselves: set {key}.rollout.load_format=safetensors"
         raise ConfigError(f"{key}.rollout.layered_summon", True, fix)

@@ -5,7 +5,9 @@ Running it again is a no-op; a half-written or damaged folder is recognised and 
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 from verl_rsim.errors import DataError
@@ -57,10 +59,25 @@ def prepare_smollm2(folder: Path) -> bool:
     return build_folder(folder, SMOLLM2_PACKAGE, write)
 
 
-def prepare_tiny(folder: Path, family: str = "llama", seed: int = 0) -> bool:
+CORPUS = (
+    "Let me think step by step about the question and write the final answer.",
+    "First add the numbers, then check the sum, then multiply the result by two.",
+    "The answer is 42. The user asks, the assistant answers. Which strategy is next?",
+)
+"""What the tokenizers of tiny models are trained on by default."""
+
+
+def prepare_tiny(
+    folder: Path, family: str = "llama", seed: int = 0, corpus: Sequence[str] = CORPUS, vocabulary: int | None = None
+) -> bool:
     """A random two-layer model of about 0.4 M parameters with a byte-level tokenizer of its own, for tests.
 
-    ``family`` is "llama" or "qwen2": the two differ in architecture, vocabulary and chat template.
+    Args:
+        folder: the destination.
+        family: "llama" or "qwen2": the two differ in architecture, vocabulary and chat template.
+        seed: of the weights.
+        corpus: what the tokenizer is trained on.
+        vocabulary: most tokens it may have; None: 320 (llama) or 384 (qwen2).
     """
     if family not in ("llama", "qwen2"):
         raise DataError(f"tiny model family {family!r} is unknown: choose llama or qwen2")
@@ -69,7 +86,7 @@ def prepare_tiny(folder: Path, family: str = "llama", seed: int = 0) -> bool:
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        tokenizer = _tiny_tokenizer(family)
+        tokenizer = _tiny_tokenizer(family, corpus, vocabulary or (384 if family == "qwen2" else 320))
         torch.manual_seed(seed)
         config = AutoConfig.for_model(
             family,
@@ -89,19 +106,15 @@ def prepare_tiny(folder: Path, family: str = "llama", seed: int = 0) -> bool:
         AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(target)
         tokenizer.save_pretrained(target)
 
-    return build_folder(folder, f"random {family} seed {seed}", write)
+    text = "" if corpus is CORPUS else f" corpus {hashlib.sha256(repr((*corpus, vocabulary)).encode()).hexdigest()}"
+    return build_folder(folder, f"random {family} seed {seed}{text}", write)
 
 
-def _tiny_tokenizer(family: str):
-    """Byte-level BPE trained on a few lines; the two families differ in size, special tokens and template."""
+def _tiny_tokenizer(family: str, corpus: Sequence[str], vocabulary: int):
+    """Byte-level BPE; the two families differ in special tokens and template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    corpus = [
-        "Let me think step by step about the question and write the final answer.",
-        "First add the numbers, then check the sum, then multiply the result by two.",
-        "The answer is 42. The user asks, the assistant answers. Which strategy is next?",
-    ] * 4
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -110,12 +123,12 @@ def _tiny_tokenizer(family: str):
     chatml = family == "qwen2"
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"] if chatml else ["<s>", "</s>", "<pad>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=384 if chatml else 320,
+        vocab_size=vocabulary,
         special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(corpus, trainer)
+    tokenizer.train_from_iterator(list(corpus) * 4, trainer)
     names = (
         {"bos_token": None, "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
         if chatml

@@ -38,6 +38,18 @@ def _register_advantages(module) -> None:
     module.register_adv_est("turn_grpo")(import_module("verl_rsim.turn_advantage").turn_grpo)
 
 
+def _check_before_start(module) -> None:
+    """Let verl's entry points refuse a job of two policies before they start anything, and one that a trainer of one
+    policy would run. verl 0.9.1; until it has a hook for a plugin's checks.
+    """
+
+    def checked(validate, _instance, args, kwargs):
+        import_module("verl_rsim.verl_options").check_early(kwargs["config"] if "config" in kwargs else args[0])
+        return validate(*args, **kwargs)
+
+    wrapt.wrap_function_wrapper(module, "validate_config", checked)
+
+
 def _register_trainer(module) -> None:
     module.trainer_base.TRAINER_REGISTRY["rsim"] = _make_trainer
 
@@ -47,6 +59,7 @@ def _make_trainer(config):
 
 
 for _name, _hook in {
+    "verl.utils.config": _check_before_start,
     "verl.experimental.agent_loop": _register_agent_loop,
     "verl.workers.engine": _register_engines,
     "verl.experimental.reward_loop.reward_manager": _register_reward_managers,

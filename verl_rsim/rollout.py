@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import ray
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 from verl.utils.config import omega_conf_to_dataclass
@@ -23,11 +23,13 @@ from verl.utils.rollout_trace import rollout_trace_op
 
 from verl_rsim.dialogue import Dialogue, Episode, Generation, Injection, Request, Row, Stop
 from verl_rsim.episodes import EpisodeRecord, is_sampled, question_id, record_of, to_json, turn_record
+from verl_rsim.errors import ConfigError
 from verl_rsim.prompts import Codec, eos_ids
 from verl_rsim.reward.planner_score import Interaction, PlannerScorer
 from verl_rsim.sampling import sampling_params
 from verl_rsim.settings import RsimConfig, parse_config
 from verl_rsim.strategies import STRATEGIES, count_by_keyword
+from verl_rsim.verl_options import NOT_OURS
 
 PLANNER_ROW, REASONER_ROW = 0, 1
 """Index of each role's row in the key ``{uid}_{session}_{index}``."""
@@ -282,8 +284,14 @@ class RsimAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
 
 
 class RsimAgentLoopManager(AgentLoopManagerTQ):
-    """verl's agent loop manager with :class:`RsimAgentLoopWorker` workers."""
+    """verl's agent loop manager with :class:`RsimAgentLoopWorker` workers.
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    Raises:
+        ConfigError: a trainer of one policy asks for it.
+    """
+
+    def __init__(self, config: DictConfig, llm_client: Any, *args: Any, **kwargs: Any):
+        if not hasattr(llm_client, "planner"):  # an entry point of its own, that has not asked verl to check
+            raise ConfigError("trainer.v1.trainer_mode", config.trainer.v1.trainer_mode, NOT_OURS)
+        super().__init__(config, llm_client, *args, **kwargs)
         self.agent_loop_workers_class = ray.remote(RsimAgentLoopWorker)

@@ -20,9 +20,10 @@ from verl_rsim.reward.planner_score import PlannerScorer
 from verl_rsim.rollout import build_dialogue
 from verl_rsim.schedule import build_schedule
 from verl_rsim.settings import RsimConfig, parse_config, pool_of
+from verl_rsim.verl_options import check_options
 
 NO_CRITIC = "rSIM has no critic; choose an estimator that needs none, e.g. grpo"
-BLOCKS = {"planner": "planner", "reasoner": "actor_rollout_ref"}
+BLOCKS = {"reasoner": "actor_rollout_ref", "planner": "planner"}
 
 
 def validate_job(config: DictConfig) -> RsimConfig:
@@ -34,10 +35,7 @@ def validate_job(config: DictConfig) -> RsimConfig:
     Raises:
         ConfigError: the job cannot work as configured.
     """
-    for key in ("planner", "rsim"):
-        if key not in config:
-            fix = "add --config-path pkg://verl_rsim.config --config-name rsim_trainer to the command"
-            raise ConfigError(key, None, f"the configuration has no such block; {fix}")
+    check_options(config)
     rsim = parse_config(OmegaConf.to_container(config.rsim, resolve=True))
     PlannerScorer(rsim.reward)  # raises where a term of the user's cannot be found
     _check_verl_options(config)
@@ -158,8 +156,6 @@ def _check_policy(config: DictConfig, role: str, key: str) -> None:
         raise ConfigError(f"{key}.model.path", path, "there is no model here (no config.json); check the path")
     if cpu.is_chosen() and block.actor.strategy != "fsdp2":
         raise ConfigError(f"{key}.actor.strategy", block.actor.strategy, "on a CPU only fsdp2 can sync its weights")
-    if block.rollout.name != "vllm":
-        raise ConfigError(f"{key}.rollout.name", block.rollout.name, "only vllm is supported so far")
     if block.rollout.n != config.actor_rollout_ref.rollout.n:
         fix = "must equal actor_rollout_ref.rollout.n: an interaction gives each policy one row"
         raise ConfigError(f"{key}.rollout.n", block.rollout.n, fix)
@@ -175,6 +171,7 @@ def _check_strategy_policy(planner: DictConfig) -> None:
         "actor.strategy": (planner.actor.strategy, ("fsdp", "fsdp2")),
         "actor.ulysses_sequence_parallel_size": (planner.actor.get("ulysses_sequence_parallel_size", 1), (1,)),
         "model.use_fused_kernels": (planner.model.use_fused_kernels, (False,)),
+        "model.mtp.enable": (planner.model.mtp.enable, (False,)),
         "rollout.top_p": (planner.rollout.top_p, (1, 1.0)),
         "rollout.top_k": (planner.rollout.top_k, (-1, 0)),
         "rollout.logprobs_mode": (planner.rollout.logprobs_mode, ("processed_logprobs",)),

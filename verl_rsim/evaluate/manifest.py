@@ -12,7 +12,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +78,10 @@ def read_manifest(folder: Path, kind: str | None = None) -> dict[str, Any]:
     return content
 
 
-def versions() -> dict[str, str]:
+def versions(distributions: Sequence[str] = _DISTRIBUTIONS) -> dict[str, str]:
     """Of Python and of what an answer depends on, as far as it is installed."""
     found = {"python": platform.python_version()}
-    for name in _DISTRIBUTIONS:
+    for name in distributions:
         try:
             found[name] = importlib.metadata.distribution(name).version
         except importlib.metadata.PackageNotFoundError:

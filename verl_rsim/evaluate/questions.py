@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verl_rsim.errors import ConfigError, DataError
-from verl_rsim.folders import digest, home
+from verl_rsim.data.rows import evaluation_file, read_rows, rows_digest
+from verl_rsim.errors import DataError
 from verl_rsim.reward.code_truth import parse_truth
 from verl_rsim.reward.scorer import Scorer, is_coding_task
 from verl_rsim.reward.verdict import TruthError
@@ -40,7 +40,7 @@ class Dataset:
 
     Attributes:
         path: the parquet file.
-        sha256: of the file.
+        sha256: of the file's rows, as in the manifest beside it.
     """
 
     path: Path
@@ -58,24 +58,13 @@ def load_questions(source: str, limit: int | None = None) -> Dataset:
         ConfigError: no such data.
         DataError: it holds no usable questions.
     """
-    path = Path(source).expanduser()
-    if not source.endswith(".parquet"):
-        path = home() / "data" / source / "test.parquet"
-    if not path.is_file():
-        fix = f"there is no file {path}; make it with: verl-rsim prepare-data, or name a .parquet file"
-        raise ConfigError("data", source, fix)
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        rows = pq.read_table(path).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: is no parquet file: {str(error).splitlines()[0]}") from None
+    path = evaluation_file("data", source)
+    rows = read_rows(path)
     seen: Counter[str] = Counter()
     questions = tuple(_question(row, path, number, seen) for number, row in enumerate(rows[:limit]))
     if not questions:
         raise DataError(f"{path}: holds no questions")
-    return Dataset(path.absolute(), digest(path), questions)
+    return Dataset(path.absolute(), rows_digest(rows), questions)
 
 
 def _question(row: Mapping[str, Any], path: Path, number: int, seen: Counter[str]) -> Question:

@@ -1,0 +1,167 @@
+"""A task of which the right strategies are known: nine kinds of questions, and a reasoner that answers a question only
+after the strategies that its kind asks for.
+
+The tiny models' tokenizers are trained on what the models read, so that rows are short. An oracle's accuracy is 1;
+choosing at random it is 1/9 with one turn and 1/81 with two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+
+import torch
+
+from verl_rsim.data.prepare import verl_row
+from verl_rsim.data.sources import Question
+from verl_rsim.dialogue import Dialogue, Episode, Generation, Limits, Observer, Request
+from verl_rsim.folders import build_folder, is_intact
+from verl_rsim.models import prepare_tiny
+from verl_rsim.prompts import Codec, eos_ids, planner_messages
+from verl_rsim.strategies import STRATEGIES
+
+KINDS = "ABCDEFGHI"
+ROOM = 2048
+
+
+def wanted(kind: int, turns: int) -> list[int]:
+    """The strategies that a kind asks for, one a turn: its own, after *decomposition* where there are two turns.
+
+    With two turns the first is the same for all kinds and the second is the kind's own: for *validation*, say,
+    decomposition must precede it.
+    """
+    first = next(i for i, strategy in enumerate(STRATEGIES) if strategy.name == "decomposition")
+    return [kind] if turns == 1 else [first, kind]
+
+
+def question(source: random.Random) -> tuple[int, Question]:
+    """A kind and a question of it; its answer is the number in it."""
+    kind, number = source.randrange(len(KINDS)), str(source.randrange(10, 100))
+    return kind, Question(f"Kind {KINDS[kind]}, number {number}.", number)
+
+
+class Script(Observer):
+    """What the reasoner is taught to write in one interaction, under strategies drawn at random (``source``)."""
+
+    def __init__(
+        self, codec: Codec, labels: tuple[int, ...], kind: int, answer: str, turns: int, source: random.Random
+    ):
+        self.codec, self.labels, self.answer, self.source = codec, labels, answer, source
+        self.wanted, self.chosen = wanted(kind, turns), list[int]()
+
+    def chose(self, strategy: int) -> None:
+        """Note what the planner chose."""
+        self.chosen.append(strategy)
+
+    async def plan(self, request: Request) -> Generation:
+        """The right strategy half the time."""
+        right = self.wanted[len(self.chosen)]
+        return _sure([self.labels[right if self.source.random() < 0.5 else self.source.randrange(len(self.labels))]])
+
+    async def write(self, request: Request) -> Generation:
+        """An answer in the last turn, or after *termination*; it is right if every strategy was."""
+        good = self.chosen == self.wanted[: len(self.chosen)]
+        if len(self.chosen) < len(self.wanted) and STRATEGIES[self.chosen[-1]].name != "termination":
+            return _sure(self.codec.encode("Yes.\n\n" if good else "No.\n\n"))
+        good = good and len(self.chosen) == len(self.wanted)
+        text = f"\\boxed{{{self.answer if good else '?'}}}"
+        return _sure([*self.codec.encode(text), self.codec.tokenizer.eos_token_id])
+
+
+def _sure(ids) -> Generation:
+    return Generation(tuple(ids), (0.0,) * len(ids))
+
+
+def lessons(dialogue: Dialogue, count: int, turns: int, source: random.Random) -> list[Episode]:
+    """Interactions played by the script."""
+
+    async def play() -> list[Episode]:
+        played = []
+        for _ in range(count):
+            kind, asked = question(source)
+            script = Script(dialogue.reasoner, dialogue.label_ids, kind, asked.answer, turns, source)
+            played.append(await dialogue.play(chat(asked), script.plan, script.write, script))
+        return played
+
+    return asyncio.run(play())
+
+
+def chat(asked: Question) -> list[dict[str, str]]:
+    """What the reasoner is asked."""
+    return [{"role": "user", "content": asked.text}]
+
+
+def codec(folder: Path) -> Codec:
+    """Of a model's folder."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return Codec(tokenizer, eos_ids(tokenizer))
+
+
+def make_planner(folder: Path, seed: int) -> None:
+    """An untrained planner."""
+    source = random.Random(0)
+    menus = [planner_messages(chat(question(source)[1]))[0]["content"] for _ in range(50)]
+    prepare_tiny(folder, "qwen2", seed, menus, 1024)
+
+
+def make_reasoner(folder: Path, planner: Path, turns: int, steps: int = 250, batch: int = 64) -> None:
+    """A tiny Llama that has learned the script's words by cross-entropy; a no-op where there is one.
+
+    Args:
+        folder: gets the model.
+        planner: a planner, for the dialogue; its weights do not matter.
+        turns: 1 or 2.
+        steps, batch: of its training.
+    """
+    from transformers import AutoModelForCausalLM
+
+    made_from = f"taught {turns} turns, {steps} steps of {batch}"
+    if is_intact(folder, made_from):
+        return
+    source, untaught = random.Random(0), folder.with_name(folder.name + "-untaught")
+    said = [strategy.instruction for strategy in STRATEGIES]
+    prepare_tiny(untaught, "llama", 0, [question(source)[1].text for _ in range(50)] + said * 5, 512)
+    codecs = codec(planner), codec(untaught)
+    limits = Limits(turns, 16, 16, ROOM, ROOM, ROOM, ROOM)
+    dialogue, source = Dialogue(*codecs, limits), random.Random(1)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(untaught, dtype=torch.float32)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+    for step in range(steps):
+        rows = [episode.reasoner_row() for episode in lessons(dialogue, batch, turns, source)]
+        longest = max(len(row.prompt_ids) + len(row.response_ids) for row in rows)
+        ids, labels = torch.zeros(batch, longest, dtype=torch.long), torch.full((batch, longest), -100)
+        for i, row in enumerate(rows):
+            whole, start = (*row.prompt_ids, *row.response_ids), len(row.prompt_ids)
+            ids[i, : len(whole)] = torch.tensor(whole)
+            for j, (token, mask) in enumerate(zip(row.response_ids, row.mask, strict=True)):
+                labels[i, start + j] = token if mask else -100
+        loss = model(input_ids=ids, labels=labels).loss  # padded on the right: the causal mask hides it
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if step % 50 == 0 or step == steps - 1:
+            print(f"teaching the reasoner: step {step}, loss {loss.item():.4f}", flush=True)
+
+    def write(target: Path) -> None:
+        model.save_pretrained(target)
+        codecs[1].tokenizer.save_pretrained(target)
+
+    build_folder(folder, made_from, write)
+
+
+def write_rows(folder: Path, train: int = 1024, test: int = 90) -> None:
+    """Write the questions as verl's rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for split, count, seed in (("train", train, 1), ("test", test, 2)):
+        source = random.Random(seed)
+        rows = [verl_row(question(source)[1], "controlled", split, i, instruction="") for i in range(count)]
+        pq.write_table(pa.Table.from_pylist(rows), folder / f"{split}.parquet")

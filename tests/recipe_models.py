@@ -1,0 +1,114 @@
+"""What stands in for a recipe's models and data where there is no hub: architectures without weights, and tiny models.
+
+Both have the tokenizer of ``tiny-qwen2`` with the chat template of Qwen2.5 (Apache-2.0), system message included.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from verl_rsim.data.prepare import prepare
+from verl_rsim.models import prepare_tiny
+from verl_rsim.recipe import compose_recipe
+
+TEMPLATE = Path(__file__).parent / "data/qwen2.5_chat.jinja"
+CPU_BLOCKS = Path(__file__).parent.parent / "verl_rsim/config"
+QWEN = {  # hidden size, inner size, layers, heads, key-value heads, tied embeddings, vocabulary
+    "0.5B": (896, 4864, 24, 14, 2, True, 151936),
+    "1.5B": (1536, 8960, 28, 12, 2, True, 151936),
+    "3B": (2048, 11008, 36, 16, 2, True, 151936),
+    "7B": (3584, 18944, 28, 28, 4, False, 152064),
+}
+"""Architectures of Qwen2.5, from its config files."""
+BLOCKS = ("planner", "actor_rollout_ref")
+COUNTS = {
+    "data.train_batch_size": 4,
+    "actor_rollout_ref.rollout.n": 4,
+    "actor_rollout_ref.actor.ppo_mini_batch_size": 2,
+    "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 4096,
+    "trainer.total_training_steps": 2,
+}
+LENGTHS = {"data.max_prompt_length": 512, "data.max_response_length": 256, "data.val_max_samples": 4}
+TURNS = {
+    "planner.rollout.prompt_length": 1760,
+    "planner.rollout.response_length": 256,
+    "planner.rollout.tensor_model_parallel_size": 1,
+    "rsim.max_turns": 3,
+    "rsim.max_step_tokens": 16,
+    "rsim.max_answer_tokens": 16,
+    "rsim.planner_pool.n_gpus_per_node": 1,
+    "rsim.planner_pool.nnodes": 1,
+}
+
+
+def stock_home(home: Path) -> None:
+    """Fill a home with the tiny models and the stand-ins for all data that recipes name."""
+    prepare_tiny(home / "models/tiny-llama", "llama", 0)
+    prepare_tiny(home / "models/tiny-qwen2", "qwen2", 1)
+    like_qwen(home / "models/tiny-qwen2", home / "models/tiny-qwen2.5", {})
+    for name, source in (("arithmetic", "arithmetic"), ("math", "arithmetic"), ("humaneval", "humaneval")):
+        prepare(home / "data" / name, source, train=144, test=16)
+
+
+def like_qwen(tiny: Path, folder: Path, changes: dict, weights: bool = True) -> None:
+    """A copy of the tiny Qwen2 with Qwen2.5's chat template and another configuration."""
+    left_out = ("manifest.json",) if weights else ("manifest.json", "*.safetensors")
+    shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns(*left_out), dirs_exist_ok=True)
+    shutil.copy(TEMPLATE, folder / "chat_template.jinja")
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def architectures(home: Path, folder: Path) -> None:
+    """Qwen2.5's architectures without weights: all that the checks read."""
+    for size, (hidden, inner, layers, heads, kv_heads, tied, vocabulary) in QWEN.items():
+        changes = {"hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers}
+        changes |= {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "tie_word_embeddings": tied}
+        changes |= {"vocab_size": vocabulary, "max_position_embeddings": 32768, "head_dim": hidden // heads}
+        changes["layer_types"] = ["full_attention"] * layers
+        like_qwen(home / "models/tiny-qwen2", folder / f"Qwen2.5-{size}-Instruct", changes, weights=False)
+
+
+def with_architectures(name: str, folder: Path) -> DictConfig:
+    """A recipe's configuration, with those in place of the hub's models; the environment names the home."""
+    config = compose_recipe(name, [])
+    for block in BLOCKS:
+        if block in config and str(config[block].model.path).startswith("Qwen/"):
+            config[block].model.path = str(folder / Path(config[block].model.path).name)
+    return config
+
+
+def small(name: str, home: Path) -> list[str]:
+    """The overrides that let a recipe run on this machine's CPU: tiny models of the same family, the CPU's settings, sizes.
+
+    Counts only become smaller. Lengths are set: the tiny tokenizer makes more tokens of a text than a real one.
+    """
+    config = compose_recipe(name, [])
+    changes = dict(LENGTHS)
+    blocks = ("cpu_stock", "cpu") if "planner" in config else ("cpu_stock",)
+    for block in blocks if config.trainer.device != "cpu" else ():
+        changes |= _flat(yaml.safe_load((CPU_BLOCKS / f"{block}.yaml").read_text()))
+    changes |= {key: min(value, OmegaConf.select(config, key) or value) for key, value in COUNTS.items()}
+    changes |= {f"trainer.{key}": 2 for key in ("test_freq", "save_freq") if config.trainer[key] > 0}
+    changes |= TURNS if "planner" in config else {}
+    for block in BLOCKS:
+        if block in config:
+            family = "qwen2.5" if "qwen" in str(config[block].model.path).lower() else "llama"
+            changes[f"{block}.model.path"] = home / f"models/tiny-{family}"
+    return [f"++{key}={value}" for key, value in changes.items()]
+
+
+def _flat(block: dict, prefix: str = "") -> dict[str, object]:
+    """Dotted keys of a configuration file, but its defaults list."""
+    found: dict[str, object] = {}
+    for key, value in block.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{key}.")
+        elif key != "defaults":
+            found[prefix + key] = str(value).lower() if isinstance(value, bool) else value
+    return found
