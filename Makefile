@@ -18,7 +18,7 @@ ifeq ($(strip $(FIND_LINKS)),)
 export UV_TORCH_BACKEND ?= cpu
 endif
 
-.PHONY: env quickstart sandbox browser test recipes check docs clean
+.PHONY: env quickstart sandbox browser test recipes two-nodes check docs clean
 
 env: $(VENV)/.done
 
@@ -59,6 +59,13 @@ test: env sandbox browser
 recipes: env sandbox
 	$(BIN)/python tests/every_recipe.py $(ONLY)
 	@cat $(RSIM_HOME)/recipes/table.md
+
+# A job over two Ray nodes, both on this machine.
+two-nodes: env
+	$(BIN)/verl-rsim prepare-data arithmetic
+	$(BIN)/verl-rsim prepare-model tiny-qwen2
+	$(BIN)/verl-rsim prepare-model tiny-llama
+	$(BIN)/python tests/two_nodes.py
 
 check: env
 	$(BIN)/ruff check .

@@ -3,9 +3,9 @@
     python tests/every_recipe.py [RECIPE ...] [--again]
 
 A recipe runs by its name through `verl-rsim train`, with the overrides of :func:`recipe_models.small` and nothing else:
-tiny models of the same family, the CPU's settings, small sizes. One that has run is not run again unless asked; one that
-fails does not keep the others from running. Everything lies in `$RSIM_HOME/recipes`: `table.md`, and for each recipe a
-log, its metrics and its row. Takes about three minutes a recipe on two cores; not part of `make test`.
+tiny models of the same family, the CPU's settings, small sizes. One that has run is not run again unless asked; one
+that fails does not keep the others from running. Everything lies in `$RSIM_HOME/recipes`: `table.md`, and for each
+recipe a log, its metrics and its row. Takes about three minutes a recipe on two cores; not part of `make test`.
 """
 
 from __future__ import annotations

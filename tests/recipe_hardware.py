@@ -36,7 +36,7 @@ class Hardware:
 
 
 def declared() -> dict[str, Hardware]:
-    """The second column of the tables in the recipes' READMEs: `8 x 80 GB`, `2 x 8 x 80 GB` (nodes first), `CPU, 24 GB`."""
+    """By the tables of the READMEs, in the second column: `8 x 80 GB`, `2 x 8 x 80 GB` (nodes first), `CPU, 24 GB`."""
     rows = [row for page in RECIPES.glob("*/README.md") for row in ROW.finditer(page.read_text())]
     return {row["name"]: Hardware(int(row["nodes"] or 1), int(row["gpus"] or 0), int(row["gb"])) for row in rows}
 
@@ -46,8 +46,8 @@ def on(hardware: Hardware) -> Iterator[None]:
     """Let the checks see this hardware instead of the machine they run on."""
     cards = [machine.Gpu("declared", hardware.size, 0)] * hardware.gpus
     with (
-        mock.patch.object(cpu, "is_chosen", lambda: not hardware.gpus),
-        mock.patch.object(machine, "gpus", lambda: cards),
+        mock.patch.object(cpu, "is_chosen", return_value=not hardware.gpus),
+        mock.patch.object(machine, "gpus", return_value=cards),
     ):
         yield
 

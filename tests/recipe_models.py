@@ -51,8 +51,9 @@ def stock_home(home: Path) -> None:
     prepare_tiny(home / "models/tiny-llama", "llama", 0)
     prepare_tiny(home / "models/tiny-qwen2", "qwen2", 1)
     like_qwen(home / "models/tiny-qwen2", home / "models/tiny-qwen2.5", {})
-    for name, source in (("arithmetic", "arithmetic"), ("math", "arithmetic"), ("humaneval", "humaneval")):
-        prepare(home / "data" / name, source, train=144, test=16)
+    prepare(home / "data/arithmetic", "arithmetic", train=64, test=16)
+    prepare(home / "data/math", "arithmetic", train=256, test=16)
+    prepare(home / "data/humaneval", "humaneval", train=64, test=16)
 
 
 def like_qwen(tiny: Path, folder: Path, changes: dict, weights: bool = True) -> None:
@@ -84,7 +85,7 @@ def with_architectures(name: str, folder: Path) -> DictConfig:
 
 
 def small(name: str, home: Path) -> list[str]:
-    """The overrides that let a recipe run on this machine's CPU: tiny models of the same family, the CPU's settings, sizes.
+    """What lets a recipe run on this machine's CPU: tiny models of the same family, the CPU's settings, small sizes.
 
     Counts only become smaller. Lengths are set: the tiny tokenizer makes more tokens of a text than a real one.
     """

@@ -18,7 +18,14 @@ from verl_rsim.schedule import build_schedule
 from verl_rsim.settings import RsimConfig, parse_config
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("recipes/*/README.md")])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("recipes/*/README.md"),
+        *ROOT.glob("examples/*/README.md"),
+    ]
+)
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "docs/extending.md").read_text(), re.MULTILINE | re.DOTALL)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from verl_rsim.data.prepare import prepare
 from verl_rsim.settings import parse_config
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+SHELLCHECK = Path(sys.executable).parent / "shellcheck"
 
 
 def test_one_interaction(home):
@@ -45,6 +47,43 @@ def test_chains(name, tmp_path, monkeypatch):
         config = job.compose("planner", "reasoner")
         assert parse_config(OmegaConf.to_container(config.rsim, resolve=True)).frozen == {"reasoner"}
         assert config.trainer.total_training_steps == job.stage.steps
+
+
+STAND_INS = {
+    "srun": 'while [[ $1 == --* ]]; do case $1 in --overlap) shift ;; *) shift 2 ;; esac; done; exec "$@"',
+    "scontrol": "printf 'first\\nsecond\\nthird\\n'",
+    "python": '[[ $1 == -c ]] && echo 10.0.0.1 || echo "wait ${*:2}" >> calls',
+    "ray": 'echo "ray $*" >> calls; exec sleep 60',
+    "verl-rsim": 'echo "verl-rsim $*" >> calls; exit 3',
+}
+
+
+def test_the_slurm_script_starts_a_cluster_and_the_job_on_it(tmp_path):
+    for name, text in STAND_INS.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = {"SLURM_JOB_NODELIST": "...", "SLURM_CPUS_PER_TASK": "64", "SLURM_GPUS_ON_NODE": "8"}
+    command = ["bash", str(EXAMPLES / "cluster/slurm.sh"), "multi_node/two_nodes", "trainer.nnodes=3"]
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", **slurm}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, timeout=30)
+    assert done.returncode == 3, "the job's exit status, and the nodes are given back"
+    calls = (tmp_path / "calls").read_text().splitlines()
+    resources = "--num-cpus 64 --num-gpus 8"
+    assert sorted(calls[:2]) == [
+        f"ray start --block --head --node-ip-address 10.0.0.1 --port 6379 {resources}",
+        "wait 10.0.0.1:6379 1 300",
+    ]
+    assert sorted(calls[2:5]) == [f"ray start --block --address 10.0.0.1:6379 {resources}"] * 2 + [
+        "wait 10.0.0.1:6379 3 300"
+    ]
+    assert calls[5:] == [
+        "verl-rsim train multi_node/two_nodes trainer.nnodes=3 ray_kwargs.ray_init.address=10.0.0.1:6379"
+    ]
+
+
+@pytest.mark.parametrize("script", sorted(EXAMPLES.glob("**/*.sh")), ids=lambda path: path.name)
+def test_scripts_are_sound(script):
+    assert not subprocess.run([SHELLCHECK, script], capture_output=True, text=True).stdout
 
 
 def test_examples_are_short():

@@ -13,8 +13,11 @@ from omegaconf import OmegaConf
 from recipe_hardware import RECIPES, declared, on, peak
 from recipe_models import QWEN, architectures, small, stock_home, with_architectures
 
+from verl_rsim.data.published import PUBLISHED
 from verl_rsim.doctor_job import model_size
 from verl_rsim.errors import ConfigError
+from verl_rsim.evaluate.matrix import cells, read_matrix
+from verl_rsim.evaluate.rules import Rules
 from verl_rsim.preflight import GIB
 from verl_rsim.recipe import compose_recipe, locate, recipes
 from verl_rsim.validation import validate_job
@@ -77,7 +80,10 @@ def test_recipes_for_gpus_fit_as_their_readmes_say(name, config_of):
     assert re.search(rf"^\| `{re.escape(name)}` \| [^|]* \| {round(needed / GIB)} GiB \|", page, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ON_GPUS)
+@pytest.mark.parametrize(
+    "name",
+    ["math_grpo/qwen2.5_7b", "ablations/alternating", "small/planner_0.5b_reasoner_0.5b", "multi_node/two_nodes"],
+)
 def test_a_small_run_differs_from_its_recipe_in_models_and_sizes_alone(name, stocked, monkeypatch):
     monkeypatch.setenv("RSIM_HOME", str(stocked))
     recipe, changed = compose_recipe(name, []), compose_recipe(name, small(name, stocked))
@@ -111,6 +117,17 @@ def test_the_tiny_qwens_chat_is_that_of_qwen2_5(stocked):
         "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     )
+
+
+def test_the_plug_in_matrix_is_understood():
+    matrix = read_matrix(RECIPES / "plug_in/matrix.yaml")
+    training = compose_recipe("math_rsim/planner_0.5b_reasoner_0.5b", []).rsim
+    assert matrix.settings.rules == Rules(training.max_turns, training.max_step_tokens, training.max_answer_tokens)
+    assert len(cells(matrix)) == 4 * 8 * 3
+    assert PUBLISHED.keys() >= set(matrix.datasets.values())
+    page = (RECIPES / "plug_in/README.md").read_text()
+    assert re.search(r"for name in ([^;]*);", page)[1].split() == list(matrix.datasets.values())
+    assert re.findall(r"--port (\d+)", page) == [model.path[-4:] for model in matrix.reasoners.values()]
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones():

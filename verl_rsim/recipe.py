@@ -19,13 +19,15 @@ PACKAGE = "verl_rsim.recipes"
 DEFAULTS = "rsim_trainer"
 """The config that a verl command names to switch rSIM on; no recipe, but a job with its overrides."""
 MODULE = "pkg://"
+NO_TRAINING = {"plug_in"}
+"""Folders of files for other commands."""
 
 
 def recipes() -> list[str]:
     """The names of all recipes."""
     found = []
     for folder in files(PACKAGE).iterdir():
-        if folder.is_dir():
+        if folder.is_dir() and folder.name not in NO_TRAINING:
             names = [file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")]
             found += [folder.name if name == folder.name else f"{folder.name}/{name}" for name in names]
     return sorted(found)
