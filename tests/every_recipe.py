@@ -51,16 +51,18 @@ class Row:
 def check(name: str, home: Path) -> Row:
     """Compose, validate and estimate a recipe as it is, for the hardware it declares."""
     from recipe_hardware import declared, on, peak
-    from recipe_models import with_architectures
+    from recipe_models import use_architectures
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
 
+    from verl_rsim.recipe import compose_recipe
     from verl_rsim.validation import validate_job
 
     hardware = declared()[name]
     of = f"{hardware.gpus} x {hardware.gigabytes} GB" if hardware.gpus else f"CPU, {hardware.gigabytes} GB"
     row = Row(name, f"{hardware.nodes} x {of}" if hardware.nodes > 1 else of)
-    config = with_architectures(name, home / "architectures")
+    config = compose_recipe(name, [])
+    use_architectures(config, home / "architectures")
     row.composed = "yes"
     with on(hardware):
         validate_config(config, need_reference_policy(config), need_critic(config))
@@ -83,7 +85,9 @@ def run(row: Row, home: Path, folder: Path) -> None:
     """Train for two steps; fills in the rest of the row."""
     from recipe_models import small
 
-    overrides = small(row.recipe, home)
+    from verl_rsim.recipe import compose_recipe
+
+    overrides = small(compose_recipe(row.recipe, []), home)
     row.command = shlex.join(["verl-rsim", "train", row.recipe, *overrides])
     metrics = folder / "metrics.jsonl"
     metrics.unlink(missing_ok=True)

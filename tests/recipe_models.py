@@ -14,7 +14,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from verl_rsim.data.prepare import prepare
 from verl_rsim.models import prepare_tiny
-from verl_rsim.recipe import compose_recipe
 
 TEMPLATE = Path(__file__).parent / "data/qwen2.5_chat.jinja"
 CPU_BLOCKS = Path(__file__).parent.parent / "verl_rsim/config"
@@ -75,21 +74,18 @@ def architectures(home: Path, folder: Path) -> None:
         like_qwen(home / "models/tiny-qwen2", folder / f"Qwen2.5-{size}-Instruct", changes, weights=False)
 
 
-def with_architectures(name: str, folder: Path) -> DictConfig:
-    """A recipe's configuration, with those in place of the hub's models; the environment names the home."""
-    config = compose_recipe(name, [])
+def use_architectures(config: DictConfig, folder: Path) -> None:
+    """Put those in place of the hub's models."""
     for block in BLOCKS:
         if block in config and str(config[block].model.path).startswith("Qwen/"):
             config[block].model.path = str(folder / Path(config[block].model.path).name)
-    return config
 
 
-def small(name: str, home: Path) -> list[str]:
+def small(config: DictConfig, home: Path) -> list[str]:
     """What lets a recipe run on this machine's CPU: tiny models of the same family, the CPU's settings, small sizes.
 
     Counts only become smaller. Lengths are set: the tiny tokenizer makes more tokens of a text than a real one.
     """
-    config = compose_recipe(name, [])
     changes = dict(LENGTHS)
     blocks = ("cpu_stock", "cpu") if "planner" in config else ("cpu_stock",)
     for block in blocks if config.trainer.device != "cpu" else ():

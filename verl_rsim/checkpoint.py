@@ -115,7 +115,11 @@ def resume_folder(mode: str, root: Path, path: str | None) -> Path | None:
         return complete[-1] if complete else None
     if mode != "resume_path":
         raise ConfigError("trainer.resume_mode", mode, "choose auto, disable or resume_path")
-    folder = Path(path or "").expanduser().absolute()
+    if not path:
+        raise ConfigError(
+            "trainer.resume_from_path", path, "name the checkpoint's folder, or set trainer.resume_mode=auto"
+        )
+    folder = Path(path).expanduser().absolute()
     read_state(folder)
     return folder
 

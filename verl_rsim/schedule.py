@@ -77,7 +77,7 @@ def build_schedule(spec: str | Sequence[Mapping[str, Any]], weight: float, total
     _check_weight("rsim.lambda", weight)
     if isinstance(spec, str):
         return _preset(spec, float(weight), total_steps)
-    if not spec:
+    if not spec or not isinstance(spec, Sequence):
         raise ConfigError("rsim.schedule", spec, f"list at least one stage, or name one of {', '.join(PRESETS)}")
     stages: list[Stage] = []
     for index, entry in enumerate(spec):
@@ -106,6 +106,8 @@ def _preset(name: str, weight: float, total_steps: int) -> Schedule:
 
 def _stage(key: str, entry: Mapping[str, Any], total_steps: int) -> Stage:
     known = {"until", "planner_weight", "reasoner_weight"}
+    if not isinstance(entry, Mapping):
+        raise ConfigError(key, entry, f"must be a stage, a block of {', '.join(sorted(known))}")
     for name in entry:
         if name not in known:
             raise ConfigError(f"{key}.{name}", entry[name], f"unknown key; a stage has {', '.join(sorted(known))}")

@@ -7,7 +7,6 @@ takes plain dictionaries.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +16,7 @@ from verl_rsim.errors import ConfigError
 from verl_rsim.guard import GuardConfig
 from verl_rsim.reward.answers import AnswerType
 from verl_rsim.reward.sandbox import BACKENDS
+from verl_rsim.value_kinds import INTEGER, NUMBER
 
 ROLES = ("planner", "reasoner")
 
@@ -216,6 +216,8 @@ def parse_config(block: Mapping[str, Any]) -> RsimConfig:
         ConfigError: unknown key, wrong type or value out of range.
     """
     values = dict(block)
+    if "weight" in values:  # the field's name, lambda being a word of Python's
+        raise ConfigError("rsim.weight", values["weight"], "unknown key; write rsim.lambda")
     if "lambda" in values:
         values["weight"] = values.pop("lambda")
     return _fill(RsimConfig(), "rsim", values)
@@ -265,10 +267,11 @@ def _typed(key: str, value: Any, like: Any) -> Any:
         if value is not None and not isinstance(value, str):
             raise ConfigError(key, value, "must be a string or null")
         return value
-    if isinstance(like, float) and isinstance(value, int) and not isinstance(value, bool):
+    if type(like) is int:
+        INTEGER.check(key, value)
+    if isinstance(like, float):
+        NUMBER.check(key, value)
         return float(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(key, value, "must be a finite number")
     if isinstance(like, str) and isinstance(value, bool):  # YAML reads a bare on or off as a truth value
         return "on" if value else "off"
     if type(value) is not type(like):

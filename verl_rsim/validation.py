@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
+from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
 from verl.trainer.distillation import is_distillation_enabled
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
 from verl.trainer.ppo.utils import need_critic
 from verl.utils.config import omega_conf_to_dataclass
 
 from verl_rsim import cpu
+from verl_rsim.checkpoint import resume_folder
 from verl_rsim.errors import ConfigError
 from verl_rsim.lora import check_lora
 from verl_rsim.prompts import planner_messages
@@ -39,6 +42,8 @@ def validate_job(config: DictConfig) -> RsimConfig:
     rsim = parse_config(OmegaConf.to_container(config.rsim, resolve=True))
     PlannerScorer(rsim.reward)  # raises where a term of the user's cannot be found
     _check_verl_options(config)
+    trainer = config.trainer
+    resume_folder(trainer.resume_mode, Path(trainer.default_local_dir).absolute(), trainer.resume_from_path)
     rows = _check_data(config)
     total = config.trainer.total_training_steps
     if total is None and rows is not None:
@@ -60,6 +65,9 @@ def _check_verl_options(config: DictConfig) -> None:
         fix = "a reward model on the training GPUs scores too late for the planner; give it its own pool"
         raise ConfigError("reward.reward_model.enable_resource_pool", False, fix)
     manager = config.reward.reward_manager.name
+    if config.reward.reward_manager.source == "register" and manager not in REWARD_MANAGER:
+        fix = f"choose one of {', '.join(sorted(REWARD_MANAGER))}"
+        raise ConfigError("reward.reward_manager.name", manager, fix)
     if config.reward.custom_reward_function.path and manager in ("rsim", "rsim_math", "rsim_code"):
         fix = f"{manager} has its own scorer and would ignore reward.custom_reward_function; set it to naive"
         raise ConfigError("reward.reward_manager.name", manager, fix)
@@ -200,17 +208,31 @@ def _check_batch_sizes(config: DictConfig, role: str, key: str) -> None:
         name = "log_prob_micro_batch_size_per_gpu"
         if config[key].ref[name] is None and config[key].ref.log_prob_micro_batch_size is None:
             raise ConfigError(f"{key}.ref.{name}", None, "set it: this policy has a reference for its KL term")
-    actor = omega_conf_to_dataclass(config[key].actor)
+    _build(f"{key}.rollout", rollout)
+    actor = _build(f"{key}.actor", config[key].actor)
     try:
         actor.validate(n_gpus, config.data.train_batch_size, config[key].model)
     except (AssertionError, ValueError) as error:
-        raise ConfigError(f"{key}.actor", "...", f"verl refuses this block: {error}") from error
+        raise ConfigError(f"{key}.actor", "{...}", f"verl refuses this block: {error}") from error
+
+
+def _build(key: str, block: DictConfig) -> Any:
+    """verl's dataclass of a block, which checks what belongs together."""
+    try:
+        return omega_conf_to_dataclass(block)
+    except InstantiationException as error:
+        said = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ConfigError(key, "{...}", f"verl refuses this block: {said}") from error
 
 
 def _check_context(block: DictConfig, key: str) -> None:
     from transformers import AutoConfig
 
-    hf_config = AutoConfig.from_pretrained(block.model.path, trust_remote_code=block.model.trust_remote_code)
+    try:
+        hf_config = AutoConfig.from_pretrained(block.model.path, trust_remote_code=block.model.trust_remote_code)
+    except (OSError, ValueError) as error:  # transformers': no such model, or one it does not know
+        said = str(error).strip().splitlines()[0]
+        raise ConfigError(f"{key}.model.path", block.model.path, f"name another model, {said}") from error
     longest = block.rollout.max_model_len or getattr(hf_config, "max_position_embeddings", None)
     wanted = block.rollout.prompt_length + block.rollout.response_length
     if longest and wanted > longest:

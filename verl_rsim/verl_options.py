@@ -19,17 +19,20 @@ from verl_rsim.value_kinds import (
     INTEGER,
     NATURAL,
     NOT_NEGATIVE,
-    NUMBER,
     POSITIVE,
     SHARE,
     TEXT,
     TEXTS,
     Kind,
 )
+from verl_rsim.verl_types import check_types
 
 POLICIES = ("actor_rollout_ref", "planner")
 """The reasoner's block first: the planner's follows it in places, and the user is told what he wrote."""
 SECTIONS = ("model", "actor", "ref", "rollout")
+TYPED = ("model", "actor", "rollout")
+"""Those whose types are checked, the one first that the others refer to; verl's own ref block has keys that its
+dataclass has not."""
 ABSENT = object()
 
 JOB_VALUES: dict[str, Kind] = {
@@ -50,32 +53,22 @@ JOB_VALUES: dict[str, Kind] = {
     "trainer.val_before_train": FLAG,
     "trainer.val_only": FLAG,
     "trainer.default_local_dir": TEXT,
-    "algorithm.use_kl_in_reward": FLAG,
     "algorithm.kl_ctrl.kl_coef": NOT_NEGATIVE,
-    "algorithm.norm_adv_by_std_in_grpo": FLAG,
     "reward.num_workers": COUNT,
 }
 
+"""Values of the job, beyond their types in verl's dataclasses."""
+
 POLICY_VALUES: dict[str, Kind] = {
-    "model.trust_remote_code": FLAG,
-    "model.use_remove_padding": FLAG,
-    "model.use_fused_kernels": FLAG,
     "model.lora_rank": NATURAL,
     "model.lora_alpha": COUNT,
-    "model.lora.merge": FLAG,
-    "model.enable_gradient_checkpointing": FLAG,
     "actor.ppo_mini_batch_size": COUNT,
     "actor.ppo_micro_batch_size_per_gpu": COUNT_OR_NULL,
     "actor.ppo_max_token_len_per_gpu": COUNT,
-    "actor.use_dynamic_bsz": FLAG,
-    "actor.fsdp_config.param_offload": FLAG,
-    "actor.fsdp_config.optimizer_offload": FLAG,
     "actor.ppo_epochs": COUNT,
     "actor.clip_ratio": NOT_NEGATIVE,
     "actor.clip_ratio_low": NOT_NEGATIVE,
     "actor.clip_ratio_high": NOT_NEGATIVE,
-    "actor.entropy_coeff": NUMBER,
-    "actor.use_kl_loss": FLAG,
     "actor.kl_loss_coef": NOT_NEGATIVE,
     "actor.grad_clip": POSITIVE,
     "actor.optim.lr": NOT_NEGATIVE,
@@ -84,7 +77,6 @@ POLICY_VALUES: dict[str, Kind] = {
     "rollout.n": COUNT,
     "rollout.temperature": POSITIVE,
     "rollout.top_p": SHARE,
-    "rollout.top_k": INTEGER,
     "rollout.prompt_length": COUNT,
     "rollout.response_length": COUNT,
     "rollout.max_model_len": COUNT_OR_NULL,
@@ -93,16 +85,14 @@ POLICY_VALUES: dict[str, Kind] = {
     "rollout.gpu_memory_utilization": SHARE,
     "rollout.tensor_model_parallel_size": COUNT,
     "rollout.data_parallel_size": COUNT,
-    "rollout.calculate_log_probs": FLAG,
-    "rollout.free_cache_engine": FLAG,
-    "rollout.enforce_eager": FLAG,
     "rollout.agent.num_workers": COUNT,
     "rollout.val_kwargs.n": COUNT,
     "rollout.val_kwargs.temperature": NOT_NEGATIVE,
     "rollout.val_kwargs.top_p": SHARE,
-    "rollout.val_kwargs.top_k": INTEGER,
     "rollout.checkpoint_engine.update_weights_bucket_megabytes": COUNT,
 }
+
+"""Values of either policy, likewise."""
 
 _NOT_READ = "verl's v1 trainers do not read it, so it would change nothing"
 _NO_TOOLS = "an interaction has no tools and its own turns (rsim.max_turns)"
@@ -201,6 +191,8 @@ def check_options(config: DictConfig) -> None:
         value = _select(config, key)
         if value is not ABSENT:
             kind.check(key, OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
+    for key in ("algorithm", *(f"{policy}.{section}" for policy in POLICIES for section in TYPED)):
+        check_types(key, OmegaConf.to_container(_select(config, key), resolve=True))
     for policy in POLICIES:
         _check_engine(config, policy)
     for key, (only, why) in _every(JOB_ONLY, POLICY_ONLY):

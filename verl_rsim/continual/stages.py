@@ -37,7 +37,10 @@ def data_folder(key: str, source: str) -> Path:
     for place in places:
         if all((place / name).is_file() for name in (TRAIN, "test.parquet")):
             return place.absolute()
-    fix = f"there is no train.parquet and test.parquet in {places[1]}; make them with: verl-rsim prepare-data {source}"
+    fix = (
+        f"there is no train.parquet and test.parquet in {places[1]}; make them with: verl-rsim prepare-data {source} "
+        "(of an evaluation set with --train N)"
+    )
     raise ConfigError(key, source, fix)
 
 

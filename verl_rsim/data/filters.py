@@ -39,6 +39,8 @@ class Filters:
             raise ConfigError("max_prompt_tokens", self.max_prompt_tokens, fix)
         if not 0 <= self.val_share < 1:
             raise ConfigError("val_share", self.val_share, "must be at least 0 and below 1")
+        if self.ngram < 1:
+            raise ConfigError("ngram", self.ngram, "must be at least 1")
 
 
 NO_FILTERS = Filters()

@@ -171,7 +171,11 @@ def load_published(name: str, copy: Path | None = None, revision: str | None = N
     """
     published = PUBLISHED[name]
     questions, read = {}, {}
-    origin: dict[str, Any] = {"files": _digests(copy)} if copy else {"hub": published.hub, "config": published.config}
+    origin: dict[str, Any] = (
+        {"files": {str(path.relative_to(copy.parent)): digest(path) for path in data_files(copy)}}
+        if copy
+        else {"hub": published.hub, "config": published.config}
+    )
     for split in published.rows:
         dataset = _copied(name, copy, split) if copy else _downloaded(name, split, revision)
         if missing := [column for column in published.columns if column not in dataset.column_names]:
@@ -224,10 +228,10 @@ def _commit(dataset: Any) -> str | None:
     return Path(files[0]["filename"]).parent.name if files else None
 
 
-def _digests(copy: Path) -> dict[str, str]:
+def data_files(copy: Path) -> list[Path]:
+    """The files of a local copy that hold rows."""
     kinds = (".parquet", ".json", ".jsonl")
-    files = [copy] if copy.is_file() else sorted(path for path in copy.rglob("*") if path.suffix in kinds)
-    return {path.name if path == copy else str(path.relative_to(copy)): digest(path) for path in files}
+    return [copy] if copy.is_file() else sorted(path for path in copy.rglob("*") if path.suffix in kinds)
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from verl_rsim.data.published import humaneval_question
+from verl_rsim.data.published import PUBLISHED, humaneval_question
 from verl_rsim.data.question import Question
+from verl_rsim.data.synthetic import SYNTHETIC
 from verl_rsim.errors import DataError
 from verl_rsim.progress import track
 
@@ -34,7 +35,10 @@ def generated(name: str, count: int, seed: int) -> list[Question]:
             "chain_sum" if name == "arithmetic" else name, size=count, seed=seed, **options
         )
     except ValueError as error:
-        raise DataError(f"reasoning-gym has no generator {name!r}: {error}") from None
+        known = ", ".join((*PUBLISHED, *SYNTHETIC, "arithmetic"))
+        raise DataError(
+            f"reasoning-gym has no generator {name!r} ({error}): choose {known}, one of its generators, or a file"
+        ) from None
     drawn = track(dataset, f"Generating {name}", count)  # some generators take a tenth of a second a question
     return [Question(item["question"], str(item["answer"])) for item in drawn]
 
