@@ -66,8 +66,8 @@ OTHERS = {
     "trainer.resume_mode": [WORD, NULL, "3"],
     "algorithm.adv_estimator": ["gae", "remax", WORD, "3"],
     "reward.reward_manager.name": [WORD, "3"],
-    "planner.model.path": [NULL, "/nowhere", "no-such-model"],
-    "actor_rollout_ref.model.path": ["/nowhere", "no-such-model"],
+    "planner.model.path": [NULL, "3", LIST, "/nowhere", "no-such-model"],
+    "actor_rollout_ref.model.path": ["3", LIST, "/nowhere", "no-such-model"],
     "planner.rollout.name": ["sglang", "trtllm", "hf", WORD, NULL, "3"],
     "planner.actor.strategy": ["megatron", WORD, NULL],
     "planner.actor.loss_agg_mode": [WORD],
@@ -76,7 +76,7 @@ OTHERS = {
 for _policy in POLICIES:
     for _key in ("rollout.calculate_log_probs", "rollout.free_cache_engine", "rollout.enforce_eager"):
         OTHERS[f"{_policy}.{_key}"] = NOT_FLAGS
-    for _key in ("model.trust_remote_code", "actor.use_kl_loss", "actor.use_dynamic_bsz"):
+    for _key in ("model.trust_remote_code", "model.use_remove_padding", "actor.use_kl_loss", "actor.use_dynamic_bsz"):
         OTHERS[f"{_policy}.{_key}"] = NOT_FLAGS
     OTHERS[f"{_policy}.actor.entropy_coeff"] = NOT_NUMBERS
     OTHERS[f"{_policy}.rollout.top_k"] = [*NOT_NUMBERS, "1.5"]

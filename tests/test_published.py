@@ -1,6 +1,6 @@
 """Public sets by name: rows in each one's published layout, read by the code that reads the hub, and scored.
 
-The rows are written by hand; their columns are those of the sets' cards on the hub.
+The rows are written by hand; where their columns are known from is said in docs/data.md.
 """
 
 from __future__ import annotations

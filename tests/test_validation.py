@@ -137,11 +137,6 @@ CASES = {
     ),
     "lora too large to serve": (["planner.model.lora_rank=600"], "planner.model.lora_rank", "lora.merge=true"),
     "lora merged": (["planner.model.lora_rank=600", "planner.model.lora.merge=true"], None, ""),
-    "lora through another sync": (
-        ["planner.model.lora_rank=8", "actor_rollout_ref.rollout.checkpoint_engine.backend=nccl"],
-        "planner.rollout.checkpoint_engine.backend",
-        "keep the base model",
-    ),
     "lora layer by layer": (
         ["planner.model.lora_rank=8", "planner.rollout.layered_summon=true"],
         "planner.rollout.layered_summon",

@@ -32,7 +32,7 @@ class SavedState:
         trained: the roles whose weights and optimizer are in the folder.
         guard: how long alarms have been beyond their limits; nothing in a checkpoint of before it was kept.
         dtypes: what each role's servers computed in; nothing in a checkpoint of before it was kept.
-        models: what each role was trained from (``model.path``); nothing in a checkpoint of before it was kept.
+        models: what each role was trained from; nothing in a checkpoint of before it was kept.
         format: version of this layout.
     """
 

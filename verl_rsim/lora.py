@@ -54,10 +54,6 @@ def check_lora(block: DictConfig, key: str, *, frozen: bool) -> None:
     if model.get("target_parameters"):
         fix = "adapters of parameters cannot be exported; name modules in target_modules"
         raise ConfigError(f"{key}.model.target_parameters", _shown(model.target_parameters), fix)
-    backend = block.rollout.checkpoint_engine.backend
-    if backend != "naive" and not merged:
-        fix = f"sends no adapter: the servers would keep the base model; set naive, or {key}.model.lora.merge=true"
-        raise ConfigError(f"{key}.rollout.checkpoint_engine.backend", backend, fix)
     if block.rollout.get("layered_summon") and block.rollout.load_format.startswith("dummy") and not merged:
         fix = f"the servers must then load the base model themselves: set {key}.rollout.load_format=safetensors"
         raise ConfigError(f"{key}.rollout.layered_summon", True, fix)
@@ -78,13 +74,17 @@ def _check_adapter(model: DictConfig, key: str, frozen: bool) -> None:
         fix = "a frozen policy serves its model alone; merge the adapter into it and name that folder as model.path"
         raise ConfigError(shown, str(path), fix)
     if not (path / "adapter_config.json").is_file():
-        raise ConfigError(shown, str(path), "there is no adapter here (no adapter_config.json); check the path")
+        if str(path).startswith(("/", ".", "~")):
+            raise ConfigError(shown, str(path), "there is no adapter here (no adapter_config.json); check the path")
+        return  # of a hub: looked at when it is loaded
     adapter = json.loads((path / "adapter_config.json").read_text())
-    if adapter["r"] != model.lora_rank:
-        fix = f"the adapter in {path} has rank {adapter['r']}; set the same"
+    if adapter.get("r") != model.lora_rank:
+        fix = f"the adapter in {path} has rank {adapter.get('r')}; set the same"
         raise ConfigError(f"{key}.model.lora_rank", model.lora_rank, fix)
     unusual = [name for name, value in PLAIN.items() if (adapter.get(name) or value) != value]
     unusual += [name for name in ("use_dora", "use_rslora") if adapter.get(name)]
+    unusual += [name for name in [_adapted(adapter.get("target_modules") or [])] if name]
+    unusual += ["a fraction for lora_alpha"] if adapter.get("lora_alpha", 1) % 1 else []
     if unusual:
         fix = f"the adapter has {', '.join(unusual)}, which verl does not save; train a plain one"
         raise ConfigError(shown, str(path), fix)

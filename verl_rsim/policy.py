@@ -7,6 +7,7 @@ and reward workers; a frozen policy owns servers only.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -109,6 +110,12 @@ class Policy(PPOTrainerSync):
         """What its servers compute in, by torch's name."""
         name = str(self.config.actor_rollout_ref.rollout.dtype)
         return {"float": "float32", "half": "float16", "auto": "bfloat16"}.get(name, name)
+
+    @property
+    def base_model(self) -> str:
+        """What it is trained from: a folder, absolute, or the name at a hub."""
+        path = Path(self.config.actor_rollout_ref.model.path).expanduser()
+        return str(path.absolute()) if path.is_dir() else str(self.config.actor_rollout_ref.model.path)
 
     def servers(self) -> list[Any]:
         """The Ray actors that serve this policy."""

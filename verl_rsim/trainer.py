@@ -281,7 +281,7 @@ class RsimTrainer(Policy):
         torch.save(self.train_dataloader.state_dict(), folder / "data.pt")
         stage = self.schedule.index(self.global_steps)
         dtypes = {policy.role: policy.served_dtype for policy in self.policies}
-        models = {policy.role: str(policy.config.actor_rollout_ref.model.path) for policy in self.policies}
+        models = {policy.role: policy.base_model for policy in self.policies}
         state = checkpoint.SavedState(self.global_steps, stage, trained, self.guard.state(), dtypes, models)
         checkpoint.finish(self._checkpoint_root, state, self.config.trainer.get("max_actor_ckpt_to_keep"))
         self._saved_step = self.global_steps

@@ -30,7 +30,9 @@ from verl_rsim.verl_types import check_types
 POLICIES = ("actor_rollout_ref", "planner")
 """The reasoner's block first: the planner's follows it in places, and the user is told what he wrote."""
 SECTIONS = ("model", "actor", "ref", "rollout")
-TYPED = ("model", "actor", "rollout")  # verl's own ref block has keys that its dataclass has not
+TYPED = ("model", "actor", "rollout")
+"""Those whose types are checked, the one first that the others refer to; verl's own ref block has keys that its
+dataclass has not."""
 ABSENT = object()
 
 JOB_VALUES: dict[str, Kind] = {
@@ -58,6 +60,8 @@ JOB_VALUES: dict[str, Kind] = {
 """Values of the job, beyond their types in verl's dataclasses."""
 
 POLICY_VALUES: dict[str, Kind] = {
+    "model.lora_rank": NATURAL,
+    "model.lora_alpha": COUNT,
     "actor.ppo_mini_batch_size": COUNT,
     "actor.ppo_micro_batch_size_per_gpu": COUNT_OR_NULL,
     "actor.ppo_max_token_len_per_gpu": COUNT,
@@ -187,10 +191,7 @@ def check_options(config: DictConfig) -> None:
         value = _select(config, key)
         if value is not ABSENT:
             kind.check(key, OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
-    for key in (
-        "algorithm",
-        *(f"{policy}.{section}" for policy in POLICIES for section in ("actor", "rollout", "model")),
-    ):
+    for key in ("algorithm", *(f"{policy}.{section}" for policy in POLICIES for section in TYPED)):
         check_types(key, OmegaConf.to_container(_select(config, key), resolve=True))
     for policy in POLICIES:
         _check_engine(config, policy)
