@@ -54,7 +54,7 @@ STAND_INS = {
     "scontrol": "printf 'first\\nsecond\\nthird\\n'",
     "python": '[[ $1 == -c ]] && echo 10.0.0.1 || echo "wait ${*:2}" >> calls',
     "ray": 'echo "ray $*" >> calls; exec sleep 60',
-    "verl-rsim": 'echo "verl-rsim $*" >> calls; exit 3',
+    "verl-rsim": 'until [[ $(grep -c ^ray calls) == 3 ]]; do sleep 0.1; done; echo "verl-rsim $*" >> calls; exit 3',
 }
 
 
@@ -69,15 +69,14 @@ def test_the_slurm_script_starts_a_cluster_and_the_job_on_it(tmp_path):
     assert done.returncode == 3, "the job's exit status, and the nodes are given back"
     calls = (tmp_path / "calls").read_text().splitlines()
     resources = "--num-cpus 64 --num-gpus 8"
-    assert sorted(calls[:2]) == [
-        f"ray start --block --head --node-ip-address 10.0.0.1 --port 6379 {resources}",
+    started = [call for call in calls if call.startswith("ray")]
+    joined = f"ray start --block --address 10.0.0.1:6379 {resources}"
+    first = f"ray start --block --head --node-ip-address 10.0.0.1 --port 6379 {resources}"
+    assert sorted(started) == [joined, joined, first]
+    assert [call for call in calls if call not in started] == [
         "wait 10.0.0.1:6379 1 300",
-    ]
-    assert sorted(calls[2:5]) == [f"ray start --block --address 10.0.0.1:6379 {resources}"] * 2 + [
-        "wait 10.0.0.1:6379 3 300"
-    ]
-    assert calls[5:] == [
-        "verl-rsim train multi_node/two_nodes trainer.nnodes=3 ray_kwargs.ray_init.address=10.0.0.1:6379"
+        "wait 10.0.0.1:6379 3 300",
+        "verl-rsim train multi_node/two_nodes trainer.nnodes=3 ++ray_kwargs.ray_init.address=10.0.0.1:6379",
     ]
 
 

@@ -37,4 +37,4 @@ for node in "${nodes[@]:1}"; do
 done
 python examples/cluster/wait_for_nodes.py "$address:$port" "${#nodes[@]}" "$start_seconds"
 
-on_node "$head" verl-rsim train "$@" ray_kwargs.ray_init.address="$address:$port"
+on_node "$head" verl-rsim train "$@" ++ray_kwargs.ray_init.address="$address:$port"
