@@ -4,8 +4,8 @@
 
 Only Slurm's own commands are stand-ins: `srun` runs its command here, `scontrol` names two nodes. Everything else is
 `examples/cluster/slurm.sh`: two raylets with logical resources of their own, the wait for both, and `tiny` with
-`trainer.nnodes=2`, one "GPU" on each. Fails unless both steps were trained and each node had a trainer and a server of
-both roles. Takes about five minutes on two cores; not part of `make test`.
+`trainer.nnodes=2`, one "GPU" on each. Fails unless both steps were trained and each node had a trainer and a
+server. Takes about five minutes on two cores; not part of `make test`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PROBE = """
 import json, sys, ray
 from ray._private.state import state
 ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
-print(json.dumps([[a["Address"]["NodeID"], a["ActorClassName"]] for a in state.actor_table(None).values()
+print(json.dumps([[a["Address"]["NodeID"], a["ActorClassName"].split(".")[-1]] for a in state.actor_table(None).values()
                   if a["State"] == "ALIVE"]))
 """
 
