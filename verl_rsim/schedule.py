@@ -77,7 +77,7 @@ def build_schedule(spec: str | Sequence[Mapping[str, Any]], weight: float, total
     _check_weight("rsim.lambda", weight)
     if isinstance(spec, str):
         return _preset(spec, float(weight), total_steps)
-    if not spec or not isinstance(spec, Sequence):
+    if not spec or not isinstance(spec, list | tuple):
         raise ConfigError("rsim.schedule", spec, f"list at least one stage, or name one of {', '.join(PRESETS)}")
     stages: list[Stage] = []
     for index, entry in enumerate(spec):
