@@ -142,7 +142,7 @@ def test_training_evaluation_and_serving_ask_the_same_and_get_the_same_ids(token
     rules, sampling, question = Rules(4, 20, 20), Sampling(0.7, 0.9), [{"role": "user", "content": "What is 2 + 3?"}]
     server, engine, served = Client(), Client(), Client()
     dialogue = rules.dialogue(planner, Client.context, reasoner, Client.context)
-    trained = [ServerSampler(server, sampling.params(), "7/0") for _ in range(2)]
+    trained = [ServerSampler("planner", server, sampling.params(), "7/0") for _ in range(2)]
     first = asyncio.run(dialogue.play(question, *trained))
     seats = Planner("p", None, planner, engine), Reasoner("r", None, reasoner, engine)
     second = asyncio.run(play(question, *seats, rules, sampling, "7/0"))

@@ -43,9 +43,6 @@ def episode_metrics(episodes: list[dict[str, Any]]) -> dict[str, float]:
     return interaction_metrics(summaries) | by_strategy | reward_metrics(infos)
 
 
-NONE_LEFT = "every interaction of the batch failed; the errors are in the log above"
-
-
 class RsimSampler:
     """verl's replay buffer, but a batch without interactions is an error with a culprit, and a validation batch holds
     the reasoner's rows only.
@@ -69,14 +66,18 @@ class RsimSampler:
                 global_steps=global_steps, partition_id=partition_id, batch_size=batch_size
             )
         except RuntimeError as error:  # verl's word for a batch without a single row
-            self.watchdog.check_engines()  # names the culprit if it is one of them
-            raise JobDied(NONE_LEFT) from error
+            raise self._none_left() from error
         if partition_id != "val":
             return batch, metrics
         rows = split_by_role(batch)
         if not rows["reasoner"].keys:
-            self.watchdog.check_engines()
-            raise JobDied(NONE_LEFT)
+            raise self._none_left()
         self.episodes += episodes_of(rows["reasoner"])
         tq.kv_clear(keys=rows["planner"].keys, partition_id=partition_id)
         return rows["reasoner"], metrics
+
+    def _none_left(self) -> JobDied:
+        """The error of a batch without interactions; raises another one if an engine is to blame."""
+        self.watchdog.check_engines()
+        failed = self.watchdog.failures()
+        return JobDied(f"every interaction of the batch failed{failed}; the tracebacks are in the log above")

@@ -137,13 +137,21 @@ class Policy(PPOTrainerSync):
 
     # ---- update -----------------------------------------------------------------------------------------------------
 
-    def learn(self, rows: KVBatchMeta, weight: float, metrics: dict[str, Any], timing: dict[str, float]) -> KVBatchMeta:
+    def learn(
+        self,
+        rows: KVBatchMeta,
+        weight: float,
+        metrics: dict[str, Any],
+        timing: dict[str, float],
+        begins: Callable[[str], None],
+    ) -> KVBatchMeta:
         """Old log-probs, reference, advantages times ``weight``, update. A weight of 0 costs nothing.
 
         Args:
             rows: this role's rows.
             weight: factor of the advantages.
             metrics, timing: filled under ``{role}/``.
+            begins: called with what comes next.
 
         Returns:
             The rows, padded where verl pads them.
@@ -155,6 +163,7 @@ class Policy(PPOTrainerSync):
         found: dict[str, Any] = {}
         rows.extra_info["temperature"] = self.config.actor_rollout_ref.rollout.temperature
         rows = self._balance_batch(rows, metrics=found)
+        begins("log-probs")
         with marked_timer(f"{self.role}/old_log_prob", timing):
             rows = self._compute_old_log_prob(rows, metrics=found)
         if self.use_reference_policy:
@@ -162,6 +171,7 @@ class Policy(PPOTrainerSync):
                 rows = self._compute_ref_log_prob(rows, metrics=found)
         with marked_timer(f"{self.role}/adv", timing):
             rows = self._compute_advantage(rows, metrics=found)
+        begins("update")
         with marked_timer(f"{self.role}/update", timing):
             rows = self._update_actor(rows, metrics=found)
         self._changed = True

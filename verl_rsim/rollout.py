@@ -7,6 +7,7 @@ is computed from that score here.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from uuid import uuid4
 import ray
 import torch
 from omegaconf import DictConfig, OmegaConf
+from tensordict import TensorDict
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 from verl.utils.config import omega_conf_to_dataclass
@@ -30,6 +32,7 @@ from verl_rsim.sampling import sampling_params
 from verl_rsim.settings import RsimConfig, parse_config
 from verl_rsim.strategies import STRATEGIES, count_by_keyword
 from verl_rsim.verl_options import NOT_OURS
+from verl_rsim.witness import ACCOUNT, waiting_for
 
 PLANNER_ROW, REASONER_ROW = 0, 1
 """Index of each role's row in the key ``{uid}_{session}_{index}``."""
@@ -112,14 +115,18 @@ class ServerSampler:
         seconds: spent waiting for the server.
     """
 
-    def __init__(self, client: Any, sampling: dict[str, Any], seed: str | None):
-        self.client, self.sampling, self.seed = client, sampling, seed
+    def __init__(self, role: str, client: Any, sampling: dict[str, Any], seed: str | None):
+        self.role, self.client, self.sampling, self.seed = role, client, sampling, seed
         self.session = uuid4().hex  # sticky: all turns of an interaction reach the server that holds their prefix
         self.versions: list[int] = []
         self.preempted = -1
         self.seconds = 0.0
 
     async def __call__(self, request: Request) -> Generation:
+        with waiting_for(f"the {self.role}'s server"):
+            return await self._generate(request)
+
+    async def _generate(self, request: Request) -> Generation:
         sampling = sampling_params(request, {**self.sampling, "logprobs": True}, self.seed)
         started = time.perf_counter()
         output = await self.client.generate(
@@ -155,8 +162,10 @@ class RsimAgentLoop(AgentLoopBase):
         seed = None
         if rsim.deterministic:
             seed = f"{rsim.seed}/{kwargs.get('global_steps')}/{validate}/{kwargs.get('session_id')}"
-        planner = ServerSampler(self.server_manager.planner, self._planner_sampling(sampling_params, validate), seed)
-        reasoner = ServerSampler(self.server_manager, sampling_params, seed)
+        planner = ServerSampler(
+            "planner", self.server_manager.planner, self._planner_sampling(sampling_params, validate), seed
+        )
+        reasoner = ServerSampler("reasoner", self.server_manager, sampling_params, seed)
         timing: dict[str, float] = {}
         with simple_timer("generate_sequences", timing):
             episode = await dialogue.play(list(kwargs["raw_prompt"]), planner, reasoner)
@@ -252,6 +261,11 @@ class RsimAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         self.llm_client.dialogue = build_dialogue(self.config, self.llm_client.rsim)
         self.planner_scorer = PlannerScorer(self.llm_client.rsim.reward)
 
+    async def generate_sequences(self, batch: TensorDict) -> None:
+        """As verl's; the account of failures begins anew."""
+        ACCOUNT.failed.clear()
+        await super().generate_sequences(batch)
+
     async def _run_agent_loop(self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs: Any):
         sampling_params = {**sampling_params, _VALIDATE: trajectory["validate"]}
         kwargs["agent_name"] = "rsim"  # a dataset made for other agent loops may name another one
@@ -263,8 +277,11 @@ class RsimAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         The reward manager gets the reasoner's row alone: verl pads several rows in a way that moves a shorter row's
         mask off its response, and its managers then read an answer cut short.
         """
-        await super()._compute_score(outputs[REASONER_ROW:], kwargs)
         final = outputs[REASONER_ROW]
+        with waiting_for("the reward"):
+            await super()._compute_score([final], kwargs)
+            if not math.isfinite(final.reward_score):
+                raise ValueError(f"a reward must be a finite number, and this is {final.reward_score}")
         info = dict(final.extra_fields.get("reward_extra_info") or {})
         episode = final.extra_fields["rsim"]
         info["acc"] = float(info.get("acc", final.reward_score))

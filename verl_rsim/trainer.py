@@ -6,6 +6,7 @@ reads: sample, split by role, let each policy learn with its stage's weight, syn
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from verl_rsim.metrics import group_metrics
 from verl_rsim.policy import Policy, planner_config
 from verl_rsim.schedule import Stage, build_schedule
 from verl_rsim.validation import validate_job
-from verl_rsim.watchdog import Watchdog
+from verl_rsim.watchdog import Watchdog, actor_id
 
 
 class RsimTrainer(Policy):
@@ -103,7 +104,18 @@ class RsimTrainer(Policy):
 
     def fit(self, agent_loop_manager: Any) -> None:
         """verl's training loop, under watch."""
+        self.watchdog.agents = agent_loop_manager.agent_loop_workers
+        self.watchdog.titles = {actor_id(actor): title for title, actor in self._actors()}
         self.watchdog.run(lambda: super(RsimTrainer, self).fit(agent_loop_manager))
+
+    def _actors(self) -> Iterator[tuple[str, Any]]:
+        """The actors that do the job's work, each with what errors call it."""
+        for policy in self.policies:
+            yield from ((f"{policy.role} server {rank}", server) for rank, server in enumerate(policy.servers()))
+            workers = policy.actor_rollout_wg.workers
+            yield from ((f"{policy.role} worker {rank}", worker) for rank, worker in enumerate(workers))
+        yield from ((f"agent loop worker {rank}", worker) for rank, worker in enumerate(self.watchdog.agents))
+        yield from ((f"reward worker {rank}", worker) for rank, worker in enumerate(self.get_reward_handles() or ()))
 
     def on_validate_begin(self) -> None:
         """The first hook after verl has made its loggers, where it validates first."""
@@ -117,6 +129,10 @@ class RsimTrainer(Policy):
         """Let one screen a step take the place of verl's line, if the user has a console logger and wants it so."""
         if self.rsim.console == "summary" and "console" in self.logger.logger:
             self.logger.logger["console"] = StepConsole(self.total_training_steps)
+
+    def _begins(self, what: str) -> None:
+        """Tell the watchdog what of a step comes next."""
+        self.watchdog.progress(f"step {self.global_steps}: {what}")
 
     # ---- step -------------------------------------------------------------------------------------------------------
 
@@ -136,7 +152,6 @@ class RsimTrainer(Policy):
         metrics["rsim/stage"] = self.schedule.index(self.global_steps)
         self._rows = self._learn(rows, stage, metrics, timing_raw)
         self._raise_alarms(metrics)
-        self.watchdog.progress(f"step {self.global_steps}: weight sync, save, validation")
         return KVBatchMeta(
             partition_id=batch.partition_id,
             keys=[*rows["planner"].keys, *rows["reasoner"].keys],
@@ -153,8 +168,10 @@ class RsimTrainer(Policy):
 
         def learn(policy: Policy) -> tuple[KVBatchMeta, dict, dict]:
             found: tuple[dict, dict] = ({}, {})
-            self.watchdog.progress(f"step {self.global_steps}: {policy.role}'s update")
-            return policy.learn(rows[policy.role], weights[policy.role], *found), *found
+            learned = policy.learn(
+                rows[policy.role], weights[policy.role], *found, lambda what: self._begins(f"{policy.role}'s {what}")
+            )
+            return learned, *found
 
         if self.split:
             with ThreadPoolExecutor(len(self.policies), thread_name_prefix="learn") as pool:
@@ -172,7 +189,7 @@ class RsimTrainer(Policy):
         Raises:
             JobDied: more interactions failed than ``rsim.max_failed_share`` allows.
         """
-        self.watchdog.progress(f"step {self.global_steps}: rollout")
+        self._begins("rollout")
         batch, found = self.replay_buffer.sample(
             global_steps=self.global_steps, partition_id="train", batch_size=prompts
         )
@@ -185,7 +202,8 @@ class RsimTrainer(Policy):
             self.watchdog.check_engines()  # names the culprit if it is one of them
             raise JobDied(
                 f"{failed} of {expected} interactions of step {self.global_steps} failed, more than "
-                f"rsim.max_failed_share={self.rsim.max_failed_share} allows; the errors are in the log above"
+                f"rsim.max_failed_share={self.rsim.max_failed_share} allows{self.watchdog.failures()}; "
+                "the tracebacks are in the log above"
             )
         return batch
 
@@ -220,16 +238,16 @@ class RsimTrainer(Policy):
             self._sync()
 
     def _sync(self) -> None:
+        self._begins("weight sync")
         for policy in self.policies:
             policy.sync(self.global_steps)
 
     def _validate(self) -> dict[str, float]:
-        self.watchdog.progress(f"step {self.global_steps}: validation")
+        self._begins("validation")
         self.replay_buffer.episodes = []
         metrics = super()._validate()
         found = episode_metrics(self.replay_buffer.episodes)
         self._log_episodes(self.replay_buffer.episodes)
-        self.watchdog.progress(f"step {self.global_steps}: after validation")
         metrics |= {f"val-{key}": value for key, value in found.items()}
         return SaidBefore(metrics) if self.rsim.console == "summary" else metrics
 
@@ -239,6 +257,7 @@ class RsimTrainer(Policy):
         self, batch: KVBatchMeta, metrics: dict, timing_raw: dict, global_steps: int, epoch: int
     ) -> None:
         """verl's batch metrics of each policy that learned, under its role; those of the whole step once."""
+        self._begins("metrics")
         metrics.update({"training/global_step": global_steps, "training/epoch": epoch})
         with marked_timer("batch_metrics", timing_raw):
             for policy in self.policies:
@@ -270,6 +289,7 @@ class RsimTrainer(Policy):
 
     def _save_checkpoint(self) -> None:
         """Save both policies, the data position and the guard's counts as one checkpoint."""
+        self._begins("save")
         folder = checkpoint.step_folder(self._checkpoint_root, self.global_steps)
         trained = tuple(policy.role for policy in self.policies if not policy.frozen)
         checkpoint.remove(folder)  # what an old run, or a save cut short, left there

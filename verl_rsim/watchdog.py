@@ -6,15 +6,17 @@ and the time since the last sign of progress. Watching starts once the job is se
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
 import ray
 
+from verl_rsim import culprit
 from verl_rsim.errors import JobDied
 
 
@@ -31,6 +33,11 @@ def job_actors() -> dict[str, dict[str, Any]]:
     return {key: actor for key, actor in table.items() if actor.get("JobID") == job}
 
 
+def actor_id(handle: Any) -> str:
+    """The id of an actor, as in :func:`job_actors`."""
+    return handle._actor_id.hex()
+
+
 class Watchdog:
     """Runs a job's phases under watch.
 
@@ -38,10 +45,16 @@ class Watchdog:
         servers: gives the rollout servers' actor handles, by role.
         poll_seconds: time between two looks.
         stall_seconds: longest time without progress.
+
+    Attributes:
+        titles: what errors call actors, by their ids; others go by their names.
+        agents: the agent loops' workers, which know whom interactions wait for.
     """
 
     def __init__(self, servers: Callable[[], Iterable[tuple[str, Any]]], poll_seconds: float, stall_seconds: float):
         self.servers, self.poll_seconds, self.stall_seconds = servers, poll_seconds, stall_seconds
+        self.titles: Mapping[str, str] = {}
+        self.agents: Sequence[Any] = ()
         self._progress, self._phase = time.monotonic(), "start"
 
     def progress(self, phase: str) -> None:
@@ -73,14 +86,32 @@ class Watchdog:
     def _check_stall(self) -> None:
         waited = time.monotonic() - self._progress
         if waited > self.stall_seconds:
-            raise JobDied(f"nothing moved for {waited:.0f} s in phase {self._phase!r} (rsim.watchdog.stall_seconds)")
+            said = f"nothing moved for {waited:.0f} s in phase {self._phase!r} (rsim.watchdog.stall_seconds)"
+            raise JobDied("; ".join([said, *culprit.stopped(self._processes()), *culprit.waited_for(self.agents)]))
+
+    def _title(self, key: str, actor: Mapping[str, Any]) -> str:
+        name = actor.get("Name") or str(actor.get("ActorClassName")).split(".")[-1]
+        return f"{self.titles[key]} (actor {name})" if key in self.titles else f"actor {name}"
+
+    def _processes(self) -> dict[int, str]:
+        """What runs on this node for the job, by process id."""
+        here, alive = ray.get_runtime_context().get_node_id(), job_actors().items()
+        actors = {
+            actor["Pid"]: self._title(key, actor)
+            for key, actor in alive
+            if actor["State"] == "ALIVE" and actor["Address"]["NodeID"] == here
+        }
+        return actors | {os.getppid(): "Ray's raylet"}
 
     def _check_actors(self, alive: set[str]) -> None:
         for key, actor in job_actors().items():
             if key in alive and actor["State"] == "DEAD":
-                name = actor.get("Name") or actor.get("ActorClassName") or key
                 cause = str(actor.get("DeathCause") or "no cause given").strip().replace("\n", " ")
-                raise JobDied(f"actor {name} died in phase {self._phase!r}: {cause[:500]}")
+                raise JobDied(f"{self._title(key, actor)} died in phase {self._phase!r}: {cause[:500]}")
+
+    def failures(self) -> str:
+        """What failed the batch's interactions, as far as it is known."""
+        return culprit.failures(self.agents)
 
     def check_engines(self) -> None:
         """Ask every server whether its engine lives.

@@ -1,0 +1,265 @@
+"""Breaks a training job in every way of cases.py, with real processes, and looks at what comes of it.
+
+    python tests/faults/run.py FOLDER [CASE ...] [--list]
+
+A case is a job of two tiny models that resumes from the last checkpoint in ``FOLDER``, so each shows that the one
+before left it intact; a last job without a fault follows. Takes two to four minutes a case. Writes
+``FOLDER/rows.json`` and ``FOLDER/table.md``; a case that is there already is run again. Linux only; a full disk needs
+root, for a file system in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from cases import CASES, INSIDE, PHASES, Case  # noqa: E402
+from job import Job  # noqa: E402
+
+from verl_rsim.checkpoint import finished, read_state  # noqa: E402
+from verl_rsim.folders import home  # noqa: E402
+
+START, STALL, END = 420, 45, 120
+"""Seconds: for a job to reach its phase; without progress until the watchdog ends it; from the fault to the end."""
+LEFT = 20
+"""Seconds after which no process may be left."""
+DISK = "400m"
+OVERRIDES = (
+    f"rsim.watchdog.stall_seconds={STALL}",
+    "rsim.schedule=joint",
+    "rsim.guard.ppo_kl={action:off}",
+    "reward.reward_manager.name=naive",
+    f"reward.custom_reward_function.path={HERE / 'faulty_reward.py'}",
+    "trainer.resume_mode=auto",
+    "trainer.save_freq=1",
+    "trainer.test_freq=2",
+    "trainer.val_before_train=false",
+    "trainer.max_actor_ckpt_to_keep=2",
+)
+
+
+@dataclass(slots=True)
+class Row:
+    """What came of a case.
+
+    Attributes:
+        began: the phase the job said it was in when the fault came.
+        outcome: "ended with status N", "went on" or "hung".
+        seconds: from the fault to the outcome.
+        said: the error.
+        named: whether it names the culprit.
+        left: processes of the job that had not ended a while later.
+        shared: MiB of shared memory left behind.
+        saved: the last checkpoint's step when the job was gone.
+        resumed: the step a job of afterwards resumed from; None until there was one.
+    """
+
+    case: str
+    began: str = ""
+    outcome: str = "did not start"
+    seconds: float = 0.0
+    said: str = ""
+    named: bool = False
+    left: tuple[str, ...] = ()
+    shared: float = 0.0
+    saved: int = 0
+    resumed: int | None = None
+
+    def line(self) -> str:
+        """As in the table."""
+        named = "-" if self.outcome == "went on" else "yes" if self.named else "no"
+        resumed = "?" if self.resumed is None else "yes" if self.resumed == self.saved else f"no: {self.resumed}"
+        cells = (self.case, self.outcome, f"{self.seconds:.0f}", named, ", ".join(self.left) or "none",
+                 f"{self.shared:.0f}", str(self.saved), resumed, f"`{self.said}`" if self.said else "-")  # fmt: skip
+        return f"| {' | '.join(cells)} |"
+
+
+HEAD = ("case", "outcome", "after s", "names the culprit", "processes left", "shared memory left, MiB",
+        "last checkpoint", "resumed from it", "error")  # fmt: skip
+
+
+def run(case: Case | None, folder: Path) -> tuple[Row, int | None]:
+    """Run a case, or a job of one more step if there is none; its row, and the step it resumed from."""
+    row = Row(case.name if case else "no fault")
+    inside = folder / "inside"
+    inside.mkdir(exist_ok=True)
+    for path in inside.iterdir():
+        path.unlink()
+    before = _saved(folder)
+    steps = 1000 if case else before + 1
+    told = {"VERL_USE_EXTERNAL_MODULES": "inside", "RSIM_FAULTS": str(inside)}
+    told["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    shared = _shared()
+    job = Job(folder, home(), "job", *OVERRIDES, f"trainer.total_training_steps={steps}", environment=told)
+    try:
+        if case is None:
+            row.outcome = f"ended with status {job.wait(START)}"
+        elif phase := _reached(job, inside, case, before + 2):
+            row.began = phase
+            _break(job, case, inside, folder, row)
+        ended = time.monotonic()
+        if row.outcome.startswith("ended"):
+            while job.processes() and time.monotonic() < ended + LEFT:
+                time.sleep(0.5)
+            row.left = tuple(sorted(_name(process) for process in job.processes()))
+    finally:
+        log = job.log()
+        job.stop()
+        (folder / "checkpoints/filler").unlink(missing_ok=True)
+        (folder / f"{re.sub('[^a-z]+', '_', row.case.lower())}.log").write_text(log)
+    row.said = _error(log)
+    row.named = bool(case and re.search(case.says, row.said))
+    row.shared, row.saved = (_shared() - shared) / 2**20, _saved(folder)
+    found = re.search(r"Resumed both policies.*\(step (\d+)\)", log)
+    return row, int(found[1]) if found else (0 if "step 1: rollout" in log else None)
+
+
+def _saved(folder: Path) -> int:
+    complete = finished(folder / "checkpoints")
+    return read_state(complete[-1]).step if complete else 0
+
+
+def _shared() -> int:
+    return sum(path.stat().st_size for path in Path("/dev/shm").iterdir() if path.is_file())
+
+
+def _phases(inside: Path) -> list[str]:
+    path = inside / "phases"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _reached(job: Job, inside: Path, case: Case, step: int) -> str:
+    """Wait until the job is in the case's phase, a little way; the phase's name, empty if the job ended before."""
+    end = time.monotonic() + START
+    while time.monotonic() < end and job.process.poll() is None:
+        for said in _phases(inside)[-1:]:
+            found = re.fullmatch(r"step (\d+): (.*)", said)
+            if found and int(found[1]) >= step and found[2] == PHASES[case.phase]:
+                time.sleep(0.2)
+                return said
+        time.sleep(0.02)
+    return ""
+
+
+def _break(job: Job, case: Case, inside: Path, folder: Path, row: Row) -> None:
+    began = time.monotonic()
+    if case.signal:
+        victim = _victim(job, case.victim, inside)
+        victim.send_signal(case.signal)
+    elif case.fault == "full disk":
+        _fill(folder / "checkpoints")
+    else:
+        (inside / "fault").write_text(INSIDE[case.fault][0])
+    if case.thaw:
+        time.sleep(case.thaw)
+        victim.resume()
+    reached = len(job.metrics())
+    while time.monotonic() < began + END:
+        if (status := job.process.poll()) is not None:
+            row.outcome = f"ended with status {status}"
+            break
+        if len(job.metrics()) > reached + 2:
+            row.outcome = "went on"
+            break
+        time.sleep(0.1)
+    else:
+        row.outcome = "hung"
+    row.seconds = time.monotonic() - began
+
+
+def _victim(job: Job, who: str, inside: Path) -> psutil.Process:
+    if who == "driver":
+        return psutil.Process(job.process.pid)
+    if who == "raylet":
+        return next(process for process in job.processes() if process.name() == "raylet")
+    roles = json.loads((inside / "roles.json").read_text())
+    classes = {"storage unit": "SimpleStorageUnit", "task runner": "TaskRunnerV1"}
+    if who.endswith(" engine"):
+        server = psutil.Process(roles[who.replace("engine", "server")])
+        return next(child for child in server.children() if "EngineCore" in " ".join(child.cmdline()))
+    return psutil.Process(roles[classes.get(who, who)])
+
+
+def _fill(folder: Path) -> None:
+    left = os.statvfs(folder)
+    with contextlib.suppress(OSError), (folder / "filler").open("wb") as file:
+        file.write(b"\0" * max(left.f_bavail * left.f_frsize - 2**20, 0))
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return f"{' '.join(process.cmdline())[:40] or process.name()} ({process.status()})"
+    except psutil.Error:
+        return str(process.pid)
+
+
+def _error(log: str) -> str:
+    """The last error of a log, in one line."""
+    plain = re.sub(r"\x1b\[[0-9;]*m|\(\w+ pid=\d+\) ?", "", log)
+    lines = re.findall(r"^(?:[\w.]+\.)?(\w*(?:Error|Died|Collapsed|Exception)\b.*)$", plain, re.MULTILINE)
+    return lines[-1][:400].replace("|", "/") if lines else ""
+
+
+@contextlib.contextmanager
+def _small_disk(folder: Path) -> Iterator[None]:
+    """The checkpoints on a small file system of their own, if root may make one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)]
+    mounted = os.path.ismount(folder) or subprocess.run(mount).returncode == 0
+    try:
+        yield
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(folder)], check=True)
+
+
+def main() -> int:
+    """The command above."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("case", nargs="*", help="as --list writes them; default: all")
+    parser.add_argument("--list", action="store_true")
+    asked = parser.parse_args()
+    known = {case.name: case for case in CASES}
+    if asked.list or not set(asked.case) <= set(known):
+        print("\n".join(known))
+        return int(not asked.list)
+    folder = asked.folder.absolute()
+    rows = {}
+    with contextlib.suppress(FileNotFoundError):
+        rows = {row["case"]: Row(**row) for row in json.loads((folder / "rows.json").read_text())}
+    with _small_disk(folder / "checkpoints"):
+        last = None
+        for name in [*(asked.case or known), None]:
+            row, resumed = run(known[name] if name else None, folder)
+            if last:
+                last.resumed = resumed
+                print(last.line(), flush=True)
+            if name:
+                rows[name] = last = row
+            _write(rows, folder)
+    return int(any(row.outcome in ("hung", "did not start") or row.left for row in rows.values()))
+
+
+def _write(rows: dict[str, Row], folder: Path) -> None:
+    (folder / "rows.json").write_text(json.dumps([asdict(row) for row in rows.values()], indent=1))
+    head = f"| {' | '.join(HEAD)} |\n{'| --- ' * len(HEAD)}|\n"
+    (folder / "table.md").write_text(head + "\n".join(row.line() for row in rows.values()) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""A job that can no longer go on ends with an error that names the culprit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from verl_rsim.culprit import stopped
+from verl_rsim.errors import JobDied
+from verl_rsim.witness import ACCOUNT, waiting_for
+
+
+@pytest.fixture
+def account():
+    yield ACCOUNT
+    ACCOUNT.waiting.clear()
+    ACCOUNT.failed.clear()
+
+
+def test_an_interaction_counts_as_waiting_while_it_waits(account):
+    with waiting_for("the reward"):
+        assert account.waiting["the reward"] == 1
+    assert account.waiting["the reward"] == 0
+
+
+def test_a_failure_counts_for_whom_it_was_waited(account):
+    with pytest.raises(ValueError, match="no such word"), waiting_for("the planner's server"):
+        raise ValueError("first line\nno such word")
+    assert account.failed == {"the planner's server: ValueError: no such word": 1}
+    assert account.waiting["the planner's server"] == 0
+
+
+def test_a_stopped_process_is_found_below_its_parent():
+    parent = subprocess.Popen([sys.executable, "-c", "import subprocess; subprocess.run(['sleep', '60'])"])
+    try:
+        end = time.monotonic() + 10
+        while not (children := _children(parent.pid)) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert list(stopped({parent.pid: "the server"})) == []
+        os.kill(children[0], signal.SIGSTOP)
+        (found,) = _until(lambda: list(stopped({parent.pid: "the server"})))
+        assert found.startswith(f"a child of the server is stopped (process {children[0]};")
+    finally:
+        for pid in _children(parent.pid):
+            os.kill(pid, signal.SIGKILL)
+        parent.wait(10)
+
+
+def _children(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(child) for child in file.read().split()]
+
+
+def _until(found, seconds: float = 5.0):
+    end = time.monotonic() + seconds
+    while not (value := found()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return value
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture
+def agent(cluster):
+    """An agent loop worker that has failures to tell of and waits for a server."""
+
+    class AgentLoopWorker:
+        def begin(self):
+            from verl_rsim.witness import ACCOUNT
+
+            ACCOUNT.waiting["the reasoner's server"] = 12
+            ACCOUNT.failed["the reward: ValueError: broken"] = 4
+
+        def pid(self):
+            return os.getpid()
+
+    actor = cluster.remote(AgentLoopWorker).remote()
+    cluster.get(actor.begin.remote())
+    yield actor
+    cluster.kill(actor)
+
+
+def watchdog(agent, stall_seconds: float):
+    from verl_rsim.watchdog import Watchdog, actor_id
+
+    found = Watchdog(lambda: [], poll_seconds=0.1, stall_seconds=stall_seconds)
+    found.agents, found.titles = [agent], {actor_id(agent): "agent loop worker 0"}
+    return found
+
+
+def test_a_stall_names_whom_the_interactions_wait_for(agent):
+    with pytest.raises(JobDied, match=r"nothing moved for 0 s in phase 'start'.*; 12 interactions wait for the reaso"):
+        watchdog(agent, 0.3).run(lambda: time.sleep(5))
+
+
+def test_a_stall_names_the_worker_that_was_stopped(agent, cluster, monkeypatch):
+    monkeypatch.setattr("verl_rsim.culprit.ANSWER_SECONDS", 0.5)
+    pid = cluster.get(agent.pid.remote())
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(JobDied) as raised:
+            watchdog(agent, 0.3).run(lambda: time.sleep(5))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert f"agent loop worker 0 (actor AgentLoopWorker) is stopped (process {pid};" in str(raised.value)
+    assert "1 of 1 agent loop workers (RsimAgentLoopWorker) do not answer" in str(raised.value)
+
+
+def test_a_batch_that_failed_is_told_with_its_errors(agent):
+    assert watchdog(agent, 1.0).failures() == "; 4 times the reward: ValueError: broken"
+
+
+def test_a_killed_worker_is_named(agent, cluster):
+    pid = cluster.get(agent.pid.remote())
+
+    def work():
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(20)
+
+    with pytest.raises(JobDied, match=r"agent loop worker 0 \(actor AgentLoopWorker\) died in phase 'start'"):
+        watchdog(agent, 60.0).run(work)

@@ -1,0 +1,57 @@
+"""What an agent loop's worker saw of its interactions: whom they wait for, and what failed them.
+
+For the errors that end a job (:mod:`verl_rsim.watchdog`): one that only pointed at a phase would leave the user to
+search the logs of many processes. One account a process, which has one worker.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+LONGEST = 200
+"""Characters of an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Counts of interactions.
+
+    Attributes:
+        waiting: by whom they wait for now.
+        failed: by the error that ended them, since the batch began.
+    """
+
+    waiting: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+
+
+ACCOUNT = Account()
+
+
+@contextmanager
+def waiting_for(whom: str) -> Iterator[None]:
+    """Count an interaction as one that waits for ``whom``, and what it raises as the failure of ``whom``."""
+    ACCOUNT.waiting[whom] += 1
+    try:
+        yield
+    except Exception as error:
+        ACCOUNT.failed[f"{whom}: {_in_short(error)}"] += 1
+        raise
+    finally:
+        ACCOUNT.waiting[whom] -= 1
+
+
+def _in_short(error: Exception) -> str:
+    """The last line of an error; of one from another process, of its cause."""
+    cause = getattr(error, "cause", None) or error
+    lines = str(cause).strip().splitlines() or [""]
+    return f"{type(cause).__name__}: {lines[-1]}"[:LONGEST]
+
+
+def account(_worker: Any) -> Account:
+    """Runs inside a worker's actor: its account."""
+    return ACCOUNT
