@@ -30,7 +30,7 @@ def test_an_interaction_counts_as_waiting_while_it_waits(account):
 
 def test_a_failure_counts_for_whom_it_was_waited(account):
     with pytest.raises(ValueError, match="no such word"), waiting_for("the planner's server"):
-        raise ValueError("first line\nno such word")
+        raise ValueError("no such word\nand more of it")
     assert account.failed == {"the planner's server: ValueError: no such word": 1}
     assert account.waiting["the planner's server"] == 0
 
@@ -120,6 +120,26 @@ def test_a_stall_names_the_worker_that_was_stopped(agent, cluster, monkeypatch):
 
 def test_a_batch_that_failed_is_told_with_its_errors(agent):
     assert watchdog(agent, 1.0).failures() == "; 4 times the reward: ValueError: broken"
+
+
+def test_a_worker_that_starts_later_is_watched_too(cluster):
+    class Late:
+        def pid(self):
+            return os.getpid()
+
+    started = []
+
+    def work():
+        started.append(cluster.remote(Late).remote())
+        pid = cluster.get(started[0].pid.remote())
+        time.sleep(1)
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(20)
+
+    from verl_rsim.watchdog import Watchdog
+
+    with pytest.raises(JobDied, match="actor Late died"):
+        Watchdog(lambda: [], poll_seconds=0.1, stall_seconds=60.0).run(work)
 
 
 def test_a_killed_worker_is_named(agent, cluster):

@@ -77,7 +77,7 @@ class RsimSampler:
         return rows["reasoner"], metrics
 
     def _none_left(self) -> JobDied:
-        """The error of a batch without interactions; raises another one if an engine is to blame."""
-        self.watchdog.check_engines()
+        """The error of a batch without interactions; raises another one if a process is gone."""
+        self.watchdog.check()
         failed = self.watchdog.failures()
         return JobDied(f"every interaction of the batch failed{failed}; the tracebacks are in the log above")

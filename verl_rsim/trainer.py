@@ -199,7 +199,7 @@ class RsimTrainer(Policy):
         failed = expected - len(batch.keys) // 2
         metrics["rsim/failed"] = failed
         if failed > self.rsim.max_failed_share * expected:
-            self.watchdog.check_engines()  # names the culprit if it is one of them
+            self.watchdog.check()  # names the culprit if it is one of them
             raise JobDied(
                 f"{failed} of {expected} interactions of step {self.global_steps} failed, more than "
                 f"rsim.max_failed_share={self.rsim.max_failed_share} allows{self.watchdog.failures()}; "

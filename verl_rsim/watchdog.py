@@ -55,6 +55,7 @@ class Watchdog:
         self.servers, self.poll_seconds, self.stall_seconds = servers, poll_seconds, stall_seconds
         self.titles: Mapping[str, str] = {}
         self.agents: Sequence[Any] = ()
+        self._seen: set[str] = set()  # actors that have lived
         self._progress, self._phase = time.monotonic(), "start"
 
     def progress(self, phase: str) -> None:
@@ -68,7 +69,9 @@ class Watchdog:
             JobDied: a process died or nothing moved for too long. The thread is left behind; end the process.
         """
         self.progress(self._phase)
-        alive = {key for key, actor in job_actors().items() if actor["State"] == "ALIVE"} if watch_actors else set()
+        self._seen = (
+            {key for key, actor in job_actors().items() if actor["State"] == "ALIVE"} if watch_actors else set()
+        )
         future: Future = Future()
         thread = threading.Thread(target=_complete, args=(future, work), daemon=True, name="rsim-job")
         thread.start()
@@ -80,8 +83,7 @@ class Watchdog:
                     return future.result()
                 self._check_stall()
                 if watch_actors:
-                    self._check_actors(alive)
-                    self.check_engines()
+                    self.check()
 
     def _check_stall(self) -> None:
         waited = time.monotonic() - self._progress
@@ -103,22 +105,25 @@ class Watchdog:
         }
         return actors | {os.getppid(): "Ray's raylet"}
 
-    def _check_actors(self, alive: set[str]) -> None:
+    def check(self) -> None:
+        """Look at all actors and engines.
+
+        Raises:
+            JobDied: one is gone.
+        """
         for key, actor in job_actors().items():
-            if key in alive and actor["State"] == "DEAD":
+            if actor["State"] == "ALIVE":
+                self._seen.add(key)  # one may still be starting when the first step begins
+            elif actor["State"] == "DEAD" and key in self._seen:
                 cause = str(actor.get("DeathCause") or "no cause given").strip().replace("\n", " ")
                 raise JobDied(f"{self._title(key, actor)} died in phase {self._phase!r}: {cause[:500]}")
+        self._check_engines()
 
     def failures(self) -> str:
         """What failed the batch's interactions, as far as it is known."""
         return culprit.failures(self.agents)
 
-    def check_engines(self) -> None:
-        """Ask every server whether its engine lives.
-
-        Raises:
-            JobDied: one does not.
-        """
+    def _check_engines(self) -> None:
         asked = [(role, server.__ray_call__.remote(_engine_error)) for role, server in self.servers()]
         ready, _ = ray.wait([answer for _, answer in asked], num_returns=len(asked), timeout=self.poll_seconds)
         for role, answer in asked:

@@ -46,10 +46,9 @@ def waiting_for(whom: str) -> Iterator[None]:
 
 
 def _in_short(error: Exception) -> str:
-    """The last line of an error; of one from another process, of its cause."""
+    """The first line of an error; of one from another process, of its cause."""
     cause = getattr(error, "cause", None) or error
-    lines = str(cause).strip().splitlines() or [""]
-    return f"{type(cause).__name__}: {lines[-1]}"[:LONGEST]
+    return f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}"[:LONGEST]
 
 
 def account(_worker: Any) -> Account:

@@ -33,8 +33,11 @@ def _phases(module: Any) -> None:
 
 def _roles(module: Any) -> None:
     def told(fit, trainer, args, kwargs):
+        import ray
+
         from verl_rsim.watchdog import job_actors
 
+        ray.get([worker.__ray_ready__.remote() for worker in args[0].agent_loop_workers])
         table = job_actors()
         found = {actor["ActorClassName"].split(".")[-1]: actor["Pid"] for actor in table.values()}
         handles = {"agent loop worker": args[0].agent_loop_workers[0]}

@@ -134,7 +134,7 @@ def _saved(folder: Path) -> int:
 
 
 def _shared() -> int:
-    return sum(path.stat().st_size for path in Path("/dev/shm").iterdir() if path.is_file())
+    return sum(path.stat().st_blocks * 512 for path in Path("/dev/shm").iterdir() if path.is_file())
 
 
 def _phases(inside: Path) -> list[str]:
