@@ -136,7 +136,7 @@ class Client:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_training_evaluation_and_serving_ask_the_same_and_get_the_same_ids(tokenizers, stream):
-    from verl_rsim.rollout import ServerSampler
+    from verl_rsim.server_sampler import ServerSampler
 
     planner, reasoner = (Codec(tokenizers[name], eos_ids(tokenizers[name])) for name in ("qwen2", "llama"))
     rules, sampling, question = Rules(4, 20, 20), Sampling(0.7, 0.9), [{"role": "user", "content": "What is 2 + 3?"}]

@@ -137,21 +137,16 @@ class Policy(PPOTrainerSync):
 
     # ---- update -----------------------------------------------------------------------------------------------------
 
-    def learn(
-        self,
-        rows: KVBatchMeta,
-        weight: float,
-        metrics: dict[str, Any],
-        timing: dict[str, float],
-        begins: Callable[[str], None],
-    ) -> KVBatchMeta:
+    def begins(self, what: str) -> None:
+        """Called with what of a step comes next; the leader tells its watchdog."""
+
+    def learn(self, rows: KVBatchMeta, weight: float, metrics: dict[str, Any], timing: dict[str, float]) -> KVBatchMeta:
         """Old log-probs, reference, advantages times ``weight``, update. A weight of 0 costs nothing.
 
         Args:
             rows: this role's rows.
             weight: factor of the advantages.
             metrics, timing: filled under ``{role}/``.
-            begins: called with what comes next.
 
         Returns:
             The rows, padded where verl pads them.
@@ -163,7 +158,7 @@ class Policy(PPOTrainerSync):
         found: dict[str, Any] = {}
         rows.extra_info["temperature"] = self.config.actor_rollout_ref.rollout.temperature
         rows = self._balance_batch(rows, metrics=found)
-        begins("log-probs")
+        (self.leader or self).begins(f"{self.role}'s log-probs")
         with marked_timer(f"{self.role}/old_log_prob", timing):
             rows = self._compute_old_log_prob(rows, metrics=found)
         if self.use_reference_policy:
@@ -171,7 +166,7 @@ class Policy(PPOTrainerSync):
                 rows = self._compute_ref_log_prob(rows, metrics=found)
         with marked_timer(f"{self.role}/adv", timing):
             rows = self._compute_advantage(rows, metrics=found)
-        begins("update")
+        (self.leader or self).begins(f"{self.role}'s update")
         with marked_timer(f"{self.role}/update", timing):
             rows = self._update_actor(rows, metrics=found)
         self._changed = True

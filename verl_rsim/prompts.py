@@ -49,11 +49,13 @@ class Codec:
         tokenizer: of the Hugging Face interface, with a chat template.
         eos_ids: the ids at which this model's generation ends.
         template_kwargs: extra arguments of the chat template.
+        vocabulary: token ids the model knows, from 0 on; None: not told.
     """
 
     tokenizer: Any
     eos_ids: frozenset[int]
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    vocabulary: int | None = None
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of ``text`` as a continuation: no special tokens added, those in the text kept."""

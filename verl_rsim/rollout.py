@@ -8,10 +8,8 @@ is computed from that score here.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from typing import Any
-from uuid import uuid4
 
 import ray
 import torch
@@ -23,12 +21,12 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.profiler import simple_timer
 from verl.utils.rollout_trace import rollout_trace_op
 
-from verl_rsim.dialogue import Dialogue, Episode, Generation, Injection, Request, Row, Stop
+from verl_rsim.dialogue import Dialogue, Episode, Injection, Row, Stop
 from verl_rsim.episodes import EpisodeRecord, is_sampled, question_id, record_of, to_json, turn_record
 from verl_rsim.errors import ConfigError
 from verl_rsim.prompts import Codec, eos_ids
 from verl_rsim.reward.planner_score import Interaction, PlannerScorer
-from verl_rsim.sampling import sampling_params
+from verl_rsim.server_sampler import ServerSampler
 from verl_rsim.settings import RsimConfig, parse_config
 from verl_rsim.strategies import STRATEGIES, count_by_keyword
 from verl_rsim.verl_options import NOT_OURS
@@ -84,7 +82,8 @@ def build_codec(model: Any, template_kwargs: Any) -> Codec:
     """
     loaded = omega_conf_to_dataclass(model)
     ends = eos_ids(loaded.tokenizer, loaded.hf_config, loaded.generation_config)
-    return Codec(loaded.tokenizer, ends, OmegaConf.to_container(template_kwargs or OmegaConf.create({})))
+    template = OmegaConf.to_container(template_kwargs or OmegaConf.create({}))
+    return Codec(loaded.tokenizer, ends, template, loaded.hf_config.get_text_config().vocab_size)
 
 
 def build_dialogue(config: Any, rsim: RsimConfig) -> Dialogue:
@@ -104,42 +103,6 @@ def build_dialogue(config: Any, rsim: RsimConfig) -> Dialogue:
         constrained=rsim.planner_decoding == "constrained",
         delimiter=rsim.step_delimiter,
     )
-
-
-class ServerSampler:
-    """Samples one model of one interaction through its verl server client; the ``Generate`` of the dialogue.
-
-    Attributes:
-        versions: the weight versions the servers answered with.
-        preempted: requests vLLM preempted, -1 when it does not say.
-        seconds: spent waiting for the server.
-    """
-
-    def __init__(self, role: str, client: Any, sampling: dict[str, Any], seed: str | None):
-        self.role, self.client, self.sampling, self.seed = role, client, sampling, seed
-        self.session = uuid4().hex  # sticky: all turns of an interaction reach the server that holds their prefix
-        self.versions: list[int] = []
-        self.preempted = -1
-        self.seconds = 0.0
-
-    async def __call__(self, request: Request) -> Generation:
-        with waiting_for(f"the {self.role}'s server"):
-            return await self._generate(request)
-
-    async def _generate(self, request: Request) -> Generation:
-        sampling = sampling_params(request, {**self.sampling, "logprobs": True}, self.seed)
-        started = time.perf_counter()
-        output = await self.client.generate(
-            request_id=self.session, prompt_ids=list(request.prompt_ids), sampling_params=sampling
-        )
-        self.seconds += time.perf_counter() - started
-        if output.stop_reason == "aborted" or not output.token_ids:
-            raise RuntimeError(f"the server ended turn {request.turn} without tokens ({output.stop_reason})")
-        if (version := output.extra_fields.get("global_steps")) is not None:
-            self.versions.append(version)
-        if output.num_preempted is not None:
-            self.preempted = max(self.preempted, 0) + output.num_preempted
-        return Generation(tuple(output.token_ids), tuple(output.log_probs))
 
 
 class RsimAgentLoop(AgentLoopBase):
@@ -162,10 +125,9 @@ class RsimAgentLoop(AgentLoopBase):
         seed = None
         if rsim.deterministic:
             seed = f"{rsim.seed}/{kwargs.get('global_steps')}/{validate}/{kwargs.get('session_id')}"
-        planner = ServerSampler(
-            "planner", self.server_manager.planner, self._planner_sampling(sampling_params, validate), seed
-        )
-        reasoner = ServerSampler("reasoner", self.server_manager, sampling_params, seed)
+        servers, planners = self.server_manager, self._planner_sampling(sampling_params, validate)
+        planner = ServerSampler("planner", servers.planner, planners, seed, dialogue.planner.vocabulary)
+        reasoner = ServerSampler("reasoner", servers, sampling_params, seed, dialogue.reasoner.vocabulary)
         timing: dict[str, float] = {}
         with simple_timer("generate_sequences", timing):
             episode = await dialogue.play(list(kwargs["raw_prompt"]), planner, reasoner)

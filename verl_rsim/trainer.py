@@ -130,8 +130,8 @@ class RsimTrainer(Policy):
         if self.rsim.console == "summary" and "console" in self.logger.logger:
             self.logger.logger["console"] = StepConsole(self.total_training_steps)
 
-    def _begins(self, what: str) -> None:
-        """Tell the watchdog what of a step comes next."""
+    def begins(self, what: str) -> None:
+        """Tell the watchdog."""
         self.watchdog.progress(f"step {self.global_steps}: {what}")
 
     # ---- step -------------------------------------------------------------------------------------------------------
@@ -168,10 +168,7 @@ class RsimTrainer(Policy):
 
         def learn(policy: Policy) -> tuple[KVBatchMeta, dict, dict]:
             found: tuple[dict, dict] = ({}, {})
-            learned = policy.learn(
-                rows[policy.role], weights[policy.role], *found, lambda what: self._begins(f"{policy.role}'s {what}")
-            )
-            return learned, *found
+            return policy.learn(rows[policy.role], weights[policy.role], *found), *found
 
         if self.split:
             with ThreadPoolExecutor(len(self.policies), thread_name_prefix="learn") as pool:
@@ -189,7 +186,7 @@ class RsimTrainer(Policy):
         Raises:
             JobDied: more interactions failed than ``rsim.max_failed_share`` allows.
         """
-        self._begins("rollout")
+        self.begins("rollout")
         batch, found = self.replay_buffer.sample(
             global_steps=self.global_steps, partition_id="train", batch_size=prompts
         )
@@ -238,12 +235,12 @@ class RsimTrainer(Policy):
             self._sync()
 
     def _sync(self) -> None:
-        self._begins("weight sync")
+        self.begins("weight sync")
         for policy in self.policies:
             policy.sync(self.global_steps)
 
     def _validate(self) -> dict[str, float]:
-        self._begins("validation")
+        self.begins("validation")
         self.replay_buffer.episodes = []
         metrics = super()._validate()
         found = episode_metrics(self.replay_buffer.episodes)
@@ -257,7 +254,7 @@ class RsimTrainer(Policy):
         self, batch: KVBatchMeta, metrics: dict, timing_raw: dict, global_steps: int, epoch: int
     ) -> None:
         """verl's batch metrics of each policy that learned, under its role; those of the whole step once."""
-        self._begins("metrics")
+        self.begins("metrics")
         metrics.update({"training/global_step": global_steps, "training/epoch": epoch})
         with marked_timer("batch_metrics", timing_raw):
             for policy in self.policies:
@@ -289,7 +286,7 @@ class RsimTrainer(Policy):
 
     def _save_checkpoint(self) -> None:
         """Save both policies, the data position and the guard's counts as one checkpoint."""
-        self._begins("save")
+        self.begins("save")
         folder = checkpoint.step_folder(self._checkpoint_root, self.global_steps)
         trained = tuple(policy.role for policy in self.policies if not policy.frozen)
         checkpoint.remove(folder)  # what an old run, or a save cut short, left there
