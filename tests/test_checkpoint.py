@@ -2,8 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from verl_rsim.checkpoint import STATE, SavedState, finish, finished, read_state, remove, resume_folder, step_folder
-from verl_rsim.errors import ConfigError
+from verl_rsim.checkpoint import (
+    STATE,
+    SavedState,
+    finish,
+    finished,
+    read_state,
+    remove,
+    resume_folder,
+    step_folder,
+    writing,
+)
+from verl_rsim.errors import ConfigError, SaveError
 from verl_rsim.guard import GuardState
 
 
@@ -56,3 +66,25 @@ def test_resume_modes(tmp_path):
     (folder / STATE).write_text("{")
     with pytest.raises(ConfigError, match="damaged"):
         read_state(folder)
+
+
+def test_a_save_that_fails_is_told_and_leaves_the_checkpoint_before_it(tmp_path):
+    save(tmp_path, 2)
+    said = r"global_step_4 could not be saved, with [\d,]+ MiB free there: No space left; the last .*global_step_2"
+
+    def save_half():
+        with writing(tmp_path, 4) as folder:
+            (folder / "half.pt").write_text("half")
+            raise RuntimeError("No space left\nand a long trace")
+
+    with pytest.raises(SaveError, match=said):
+        save_half()
+    assert not step_folder(tmp_path, 4).exists(), "it would only take room"
+    assert resume_folder("auto", tmp_path, None) == step_folder(tmp_path, 2)
+
+
+def test_a_save_writes_into_an_empty_folder(tmp_path):
+    step_folder(tmp_path, 4).mkdir()
+    (step_folder(tmp_path, 4) / "old.pt").write_text("of a save that was cut short")
+    with writing(tmp_path, 4) as folder:
+        assert list(folder.iterdir()) == []

@@ -151,3 +151,20 @@ def test_a_killed_worker_is_named(agent, cluster):
 
     with pytest.raises(JobDied, match=r"agent loop worker 0 \(actor AgentLoopWorker\) died in phase 'start'"):
         watchdog(agent, 60.0).run(work)
+
+
+def test_an_error_that_came_of_a_killed_worker_names_the_worker(agent, cluster):
+    def work():
+        os.kill(cluster.get(agent.pid.remote()), signal.SIGKILL)
+        cluster.get(agent.pid.remote())
+
+    with pytest.raises(JobDied, match=r"agent loop worker 0 \(actor AgentLoopWorker\) died"):
+        watchdog(agent, 60.0).run(work)
+
+
+def test_an_error_of_the_work_itself_is_raised_as_it_is(agent):
+    def work():
+        raise KeyError("the work's own")
+
+    with pytest.raises(KeyError, match="the work's own"):
+        watchdog(agent, 60.0).run(work)

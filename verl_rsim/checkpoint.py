@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from verl_rsim.errors import ConfigError
+from verl_rsim.errors import ConfigError, SaveError
 from verl_rsim.guard import GuardState
 
 STATE = "rsim.json"
@@ -122,6 +123,27 @@ def resume_folder(mode: str, root: Path, path: str | None) -> Path | None:
     folder = Path(path).expanduser().absolute()
     read_state(folder)
     return folder
+
+
+@contextmanager
+def writing(root: Path, step: int) -> Iterator[Path]:
+    """A new folder for a step's checkpoint; what an old run, or a save cut short, left there is gone.
+
+    Raises:
+        SaveError: what was done in it failed, most often for want of room; the folder is gone, too.
+    """
+    folder = step_folder(root, step)
+    remove(folder)
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+    except (OSError, RuntimeError) as error:  # torch's writer has no error of its own for a full disk
+        free = shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free / 2**20
+        remove(folder)
+        kept = finished(root)
+        last = f"the last checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
+        said = str(getattr(error, "cause", None) or error).strip().partition("\n")[0]
+        raise SaveError(f"{folder} could not be saved, with {free:,.0f} MiB free there: {said}; {last}") from error
 
 
 def finish(root: Path, state: SavedState, keep: int | None) -> None:

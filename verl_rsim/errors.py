@@ -27,6 +27,10 @@ class JobDied(RsimError, RuntimeError):
     """A process of the running job is gone, or a phase outlived its time limit; the job cannot go on."""
 
 
+class SaveError(RsimError, OSError):
+    """A checkpoint could not be written; the ones before it are as they were."""
+
+
 class TrainingCollapsed(RsimError, RuntimeError):
     """An alarm of ``rsim.guard`` whose action is ``stop`` went off."""
 

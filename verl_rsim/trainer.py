@@ -287,20 +287,19 @@ class RsimTrainer(Policy):
     def _save_checkpoint(self) -> None:
         """Save both policies, the data position and the guard's counts as one checkpoint."""
         self.begins("save")
-        folder = checkpoint.step_folder(self._checkpoint_root, self.global_steps)
+        root, step = self._checkpoint_root, self.global_steps
         trained = tuple(policy.role for policy in self.policies if not policy.frozen)
-        checkpoint.remove(folder)  # what an old run, or a save cut short, left there
-        folder.mkdir(parents=True)
-        for policy in self.policies:
-            if not policy.frozen:
-                path = str(folder / checkpoint.FOLDERS[policy.role])
-                policy.actor_rollout_wg.save_checkpoint(path, None, self.global_steps, max_ckpt_to_keep=None)
-        torch.save(self.train_dataloader.state_dict(), folder / "data.pt")
-        stage = self.schedule.index(self.global_steps)
-        dtypes = {policy.role: policy.served_dtype for policy in self.policies}
-        models = {policy.role: policy.base_model for policy in self.policies}
-        state = checkpoint.SavedState(self.global_steps, stage, trained, self.guard.state(), dtypes, models)
-        checkpoint.finish(self._checkpoint_root, state, self.config.trainer.get("max_actor_ckpt_to_keep"))
+        with checkpoint.writing(root, step) as folder:
+            for policy in self.policies:
+                if not policy.frozen:
+                    path = str(folder / checkpoint.FOLDERS[policy.role])
+                    policy.actor_rollout_wg.save_checkpoint(path, None, step, max_ckpt_to_keep=None)
+            torch.save(self.train_dataloader.state_dict(), folder / "data.pt")
+            dtypes = {policy.role: policy.served_dtype for policy in self.policies}
+            models = {policy.role: policy.base_model for policy in self.policies}
+            stage, guard = self.schedule.index(step), self.guard.state()
+            state = checkpoint.SavedState(step, stage, trained, guard, dtypes, models)
+            checkpoint.finish(root, state, self.config.trainer.get("max_actor_ckpt_to_keep"))
         self._saved_step = self.global_steps
         self.checkpoint_callback.on_save(
             trainer=self, global_step=self.global_steps, checkpoint_dir=str(folder), async_save=False

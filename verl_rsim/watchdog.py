@@ -10,14 +10,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures import Future, wait
 from typing import Any
 
 import ray
 
 from verl_rsim import culprit
-from verl_rsim.errors import JobDied
+from verl_rsim.errors import JobDied, RsimError
 
 
 def _engine_error(server: Any) -> str | None:
@@ -75,15 +74,18 @@ class Watchdog:
         future: Future = Future()
         thread = threading.Thread(target=_complete, args=(future, work), daemon=True, name="rsim-job")
         thread.start()
-        while True:
-            try:
-                return future.result(timeout=self.poll_seconds)
-            except FutureTimeout:
-                if future.done():  # in between, or by a time-out of its own, which result() then raises
-                    return future.result()
-                self._check_stall()
-                if watch_actors:
-                    self.check()
+        while not wait([future], self.poll_seconds).done:
+            self._check_stall()
+            if watch_actors:
+                self.check()
+        try:
+            return future.result()
+        except RsimError:
+            raise
+        except Exception:
+            if watch_actors:
+                self.check()  # of a process that is gone, whoever asked it for something says less
+            raise
 
     def _check_stall(self) -> None:
         waited = time.monotonic() - self._progress

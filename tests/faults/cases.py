@@ -38,7 +38,7 @@ INSIDE = {
     "server writes NaN": ("server: log-probs that are NaN", "server's turn.*nan"),
     "server does not answer": ("server: no answer", "wait for the .*server"),
     "NaN weight": ("worker: a weight that is NaN", "not_finite"),
-    "full disk": ("", "No space left|global_step_"),
+    "full disk": ("", "could not be saved, with"),
 }
 """What goes wrong without a signal, as :mod:`inside` calls it, and what the error says."""
 
