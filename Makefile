@@ -18,7 +18,7 @@ ifeq ($(strip $(FIND_LINKS)),)
 export UV_TORCH_BACKEND ?= cpu
 endif
 
-.PHONY: env quickstart sandbox browser test recipes two-nodes check docs clean
+.PHONY: env quickstart sandbox browser test recipes two-nodes faults check docs clean
 
 env: $(VENV)/.done
 
@@ -66,6 +66,14 @@ two-nodes: env
 	$(BIN)/verl-rsim prepare-model tiny-qwen2
 	$(BIN)/verl-rsim prepare-model tiny-llama
 	$(BIN)/python tests/two_nodes.py
+
+# Every process of a job killed and stopped in every phase, hours; `make faults ONLY="'kill raylet, rollout' 'full disk, save'"`
+# for some.
+faults: env
+	$(BIN)/verl-rsim prepare-data arithmetic
+	$(BIN)/verl-rsim prepare-model tiny-qwen2
+	$(BIN)/verl-rsim prepare-model tiny-llama
+	$(BIN)/python tests/faults/run.py $(RSIM_HOME)/faults $(ONLY)
 
 check: env
 	$(BIN)/ruff check .
