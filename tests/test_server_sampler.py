@@ -1,4 +1,4 @@
-"""What a training rollout takes from a verl server, and what it refuses."""
+"""What a training rollout takes from servers and rewards, and what it refuses."""
 
 from __future__ import annotations
 
@@ -44,3 +44,20 @@ def test_a_token_that_was_not_allowed_is_refused():
 def test_log_probs_that_are_nan_are_refused():
     with pytest.raises(RuntimeError, match="log-probs that are nan"):
         ask([5], [math.nan])
+
+
+def test_a_reward_that_is_no_number_is_refused(monkeypatch):
+    from verl_rsim.rollout import RsimAgentLoopWorker
+    from verl_rsim.witness import ACCOUNT
+
+    ACCOUNT.failed.clear()
+
+    async def scored(_worker, outputs, kwargs):
+        outputs[-1].reward_score = math.nan
+
+    monkeypatch.setattr(RsimAgentLoopWorker.__mro__[1], "_compute_score", scored)
+    worker = object.__new__(RsimAgentLoopWorker)
+    rows = [SimpleNamespace(reward_score=None, extra_fields={}) for _ in range(2)]
+    with pytest.raises(ValueError, match="a reward must be a finite number, and this is nan"):
+        asyncio.run(worker._compute_score(rows, {}))
+    assert [error.partition(": a")[0] for error in ACCOUNT.failed] == ["the reward: ValueError"]
