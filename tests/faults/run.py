@@ -33,7 +33,7 @@ from job import Job  # noqa: E402
 from verl_rsim.checkpoint import finished, read_state  # noqa: E402
 from verl_rsim.folders import home  # noqa: E402
 
-START, STALL, END = 420, 45, 120
+START, STALL, END = 600, 45, 120
 """Seconds: for a job to reach its phase; without progress until the watchdog ends it; from the fault to the end."""
 LEFT = 20
 """Seconds after which no process may be left."""
