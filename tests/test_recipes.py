@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from verl_rsim import cpu, machine
-from verl_rsim.doctor_job import plan_of
+from verl_rsim.doctor_job import plan_of, policies
 from verl_rsim.errors import ConfigError
 from verl_rsim.preflight import GIB, estimate, peaks
 from verl_rsim.recipe import compose_recipe, locate, recipes
@@ -47,7 +47,7 @@ def with_local_models(name: str, models: Path, home: Path):
     data = home / "data/arithmetic"
     config = compose_recipe(name, [f"data.train_files={data}/train.parquet", f"data.val_files={data}/test.parquet"])
     for block in ("planner", "actor_rollout_ref"):
-        if block in config:
+        if block in config and not OmegaConf.is_missing(config[block].model, "path"):
             config[block].model.path = str(models / Path(config[block].model.path).name)
     config.data.train_batch_size = config.actor_rollout_ref.actor.ppo_mini_batch_size = 16  # there are 32 rows
     return config
@@ -64,7 +64,7 @@ def test_recipes_compose(name):
         assert "planner" not in config
     else:
         assert config.trainer.v1.trainer_mode == "rsim"
-        assert config.planner.model.path
+        assert config.rsim.shared_weights == OmegaConf.is_missing(config.planner.model, "path")
 
 
 @pytest.mark.parametrize("name", [name for name in ON_GPUS if "grpo" not in name])
@@ -80,9 +80,8 @@ def test_the_papers_recipes_fit_eight_gpus_of_80_gb(name, models, home, monkeypa
     config = with_local_models(name, models, home)
     config.actor_rollout_ref.actor.ppo_mini_batch_size = 64
     assert config.trainer.n_gpus_per_node * config.trainer.nnodes == 8
-    roles = [role for role in ("planner", "reasoner") if role == "reasoner" or "planner" in config]
-    frozen = {"planner", "reasoner"} - set(OmegaConf.select(config, "rsim.train") or roles)
-    plans = [plan_of(config, role, frozen=role in frozen) for role in roles]
+    frozen = {"planner", "reasoner"} - set(OmegaConf.select(config, "rsim.train") or ("planner", "reasoner"))
+    plans = [plan_of(config, role, frozen=role in frozen) for role in policies(config)]
     found = peaks(estimate(plans, cpu=False))
     assert 10 * GIB < max(found.values()) < 0.9 * 80 * 10**9, found
 

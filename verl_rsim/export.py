@@ -16,7 +16,7 @@ def export_policies(checkpoint: Path, out: Path) -> dict[str, Path]:
 
     Args:
         checkpoint: a folder ``global_step_N``, or the one that holds them (the newest complete one is taken).
-        out: gets ``planner`` and ``reasoner``; a frozen policy has none.
+        out: gets ``planner`` and ``reasoner``, or ``shared``; a frozen policy has none.
 
     Returns:
         Each trained role's folder.

@@ -139,7 +139,7 @@ def _training(plan: RolePlan, cpu: bool) -> list[Line]:
     model, update, name = plan.model, ALWAYS if cpu else f"{plan.role} update", f"{plan.role}'s "
     count = f"{model.parameters / 1e6:,.1f} M parameters"
     share = f" / {shards} ranks" if shards > 1 else ""
-    block = "actor_rollout_ref" if plan.role == "reasoner" else plan.role
+    block = "planner" if plan.role == "planner" else "actor_rollout_ref"
     weights, moments = model.parameters * plan.master_bytes // shards, model.parameters * 8 // shards
     tokens, width = plan.micro_tokens * passes, model.vocabulary if plan.all_logits else 0
     unit = tokens * model.hidden * plan.compute_bytes
@@ -169,7 +169,7 @@ def _training(plan: RolePlan, cpu: bool) -> list[Line]:
 
 
 def _servers_on_gpu(plan: RolePlan) -> list[Line]:
-    block = "actor_rollout_ref" if plan.role == "reasoner" else plan.role
+    block = "planner" if plan.role == "planner" else "actor_rollout_ref"
     key = f"{block}.rollout.gpu_memory_utilization"
     phase = ROLLOUT if plan.sleeps else ALWAYS
     return [
