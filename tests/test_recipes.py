@@ -47,7 +47,7 @@ def with_local_models(name: str, models: Path, home: Path):
     data = home / "data/arithmetic"
     config = compose_recipe(name, [f"data.train_files={data}/train.parquet", f"data.val_files={data}/test.parquet"])
     for block in ("planner", "actor_rollout_ref"):
-        if block in config and not OmegaConf.is_missing(config[block].model, "path"):
+        if block in config and config[block].model.path:
             config[block].model.path = str(models / Path(config[block].model.path).name)
     config.data.train_batch_size = config.actor_rollout_ref.actor.ppo_mini_batch_size = 16  # there are 32 rows
     return config
@@ -64,7 +64,7 @@ def test_recipes_compose(name):
         assert "planner" not in config
     else:
         assert config.trainer.v1.trainer_mode == "rsim"
-        assert config.rsim.shared_weights == OmegaConf.is_missing(config.planner.model, "path")
+        assert config.rsim.shared_weights == (config.planner.model.path is None)
 
 
 @pytest.mark.parametrize("name", [name for name in ON_GPUS if "grpo" not in name])

@@ -105,7 +105,8 @@ class SharedTrainer(RsimTrainer):
         found = super().batch_metrics(rows, timing, step, epoch)
         fields = ["entropy", "response_mask"]
         data = tq.kv_batch_get(keys=rows.keys, partition_id=rows.partition_id, select_fields=fields)
-        found["entropy"] = data["entropy"].values()[data["response_mask"].values().bool()].mean().item()
+        if "entropy" in data:  # not with rollout_correction.bypass_mode
+            found["entropy"] = data["entropy"].values()[data["response_mask"].values().bool()].mean().item()
         return found
 
 
