@@ -73,7 +73,7 @@ def test_a_term_of_the_users_own_is_weighted_and_reported_by_name():
         ({"name": "accuracy", "path": "math.sin"}, "no other term has"),
         ({"name": "two words", "path": "math.sin"}, "must be a word"),
         ({"name": "x"}, "give {name: brevity"),
-        ({"name": "x", "path": "math.sin", "weight": "much"}, "must be of type float"),
+        ({"name": "x", "path": "math.sin", "weight": "much"}, "must be a finite number"),
         ({"name": "x", "path": "math.sin", "colour": 1}, "give {name: brevity"),
     ],
 )

@@ -381,7 +381,7 @@ def test_an_alarm_stops_the_job_and_the_last_checkpoint_stays(jobs):
     assert re.search(said, job.log()), job.log()[-3000:]
     assert set(job.metrics()) == {1, 2}, "the step that stops is logged"
     assert job.metrics()[2]["guard/zero_groups"] == 1
-    assert all(job.metrics()[step]["reasoner/log_prob_gap/mean"] <= 1e-4 for step in (1, 2))
+    assert job.metrics()[1]["reasoner/log_prob_gap/mean"] <= 1e-4, "the adapter is served"
     assert [path.name for path in finished(jobs.folder / "stopped")] == ["global_step_1"]
     (events,) = (jobs.folder / "tensorboard_log").rglob("events.*")
     for name in ("strategy/entropy", "planner/pg_loss", "reasoner/reward", "guard/zero_groups"):

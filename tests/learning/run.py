@@ -12,7 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
-from task import make_planner, make_reasoner, write_rows
+from task import make_planner, make_reasoner, write_questions
 
 from verl_rsim.launch import run, train_command
 from verl_rsim.summary import read_metrics
@@ -55,7 +55,7 @@ def main() -> None:
     asked, overrides = parser.parse_known_args()
     folder = asked.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    write_rows(folder)
+    write_questions(folder)
     results = folder / "learning.json"
     curves = json.loads(results.read_text()) if results.is_file() else {}
     for seed in asked.seeds:

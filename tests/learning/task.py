@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 
-from verl_rsim.data.prepare import verl_row
-from verl_rsim.data.sources import Question
+from verl_rsim.data.question import Question
+from verl_rsim.data.rows import write_rows
+from verl_rsim.data.verl_row import verl_row
 from verl_rsim.dialogue import Dialogue, Episode, Generation, Limits, Observer, Request
 from verl_rsim.folders import build_folder, is_intact
 from verl_rsim.models import prepare_tiny
@@ -156,12 +157,9 @@ def make_reasoner(folder: Path, planner: Path, turns: int, steps: int = 250, bat
     build_folder(folder, made_from, write)
 
 
-def write_rows(folder: Path, train: int = 1024, test: int = 90) -> None:
+def write_questions(folder: Path, train: int = 1024, test: int = 90) -> None:
     """Write the questions as verl's rows."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     for split, count, seed in (("train", train, 1), ("test", test, 2)):
         source = random.Random(seed)
         rows = [verl_row(question(source)[1], "controlled", split, i, instruction="") for i in range(count)]
-        pq.write_table(pa.Table.from_pylist(rows), folder / f"{split}.parquet")
+        write_rows(folder / f"{split}.parquet", rows)

@@ -141,8 +141,8 @@ def drop_known(train: Split, sets: Sequence[EvaluationSet], drop_overlap: bool) 
         if drop_overlap:
             train.drop(f"overlaps with {known.name}", lambda q, shared=shared: q.text in shared)  # type: ignore[misc]
         examples = [
-            {"shared": each.words, "train": each.question[:300], "evaluation": each.evaluation_question[:300]}
-            for each in list(shared.values())[:EXAMPLES]
+            {"shared": each.words, "train": text[:300], "evaluation": each.evaluation_question[:300]}
+            for text, each in list(shared.items())[:EXAMPLES]
         ]
         reports.append({"against": known.name, "ngram": known.ngram, "rows": rows, "examples": examples})
     return reports

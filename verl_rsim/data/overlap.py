@@ -23,7 +23,6 @@ class Shared:
     """A run of words that a training question shares with an evaluation question."""
 
     words: str
-    question: str
     evaluation_question: str
 
 
@@ -58,7 +57,7 @@ class EvaluationSet:
         for run in _runs(question, self.ngram):
             found = self._runs.get(hash(run))
             if found is not None and run in _runs(self.questions[found], self.ngram):
-                return Shared(run, question, self.questions[found])
+                return Shared(run, self.questions[found])
         return None
 
 
