@@ -182,10 +182,10 @@ def _check_shared_weights(config: DictConfig) -> None:
     if path not in (None, model):
         fix = f"rsim.shared_weights has one model, actor_rollout_ref.model.path={model}; leave this one out"
         raise ConfigError("planner.model.path", path, fix)
-    temperatures = [config[key].rollout.temperature for key in BLOCKS.values()]
-    if len(set(temperatures)) > 1:
-        fix = f"must equal actor_rollout_ref.rollout.temperature={temperatures[1]}: one pass scores both roles' rows"
-        raise ConfigError("planner.rollout.temperature", temperatures[0], fix)
+    ours, other = config.planner.rollout.temperature, config.actor_rollout_ref.rollout.temperature
+    if ours != other:
+        fix = f"must equal actor_rollout_ref.rollout.temperature={other}: one pass scores both roles' rows"
+        raise ConfigError("planner.rollout.temperature", ours, fix)
     _check_context(config.actor_rollout_ref, config.planner.rollout, BLOCKS["planner"])
 
 
