@@ -149,7 +149,8 @@ def test_a_killed_worker_is_named(agent, cluster):
         os.kill(pid, signal.SIGKILL)
         time.sleep(20)
 
-    with pytest.raises(JobDied, match=r"agent loop worker 0 \(actor AgentLoopWorker\) died in phase 'start'"):
+    said = r"^agent loop worker 0 \(actor AgentLoopWorker\) died in phase 'start': The actor is dead because"
+    with pytest.raises(JobDied, match=said):
         watchdog(agent, 60.0).run(work)
 
 

@@ -7,6 +7,7 @@ and the time since the last sign of progress. Watching starts once the job is se
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -117,7 +118,9 @@ class Watchdog:
             if actor["State"] == "ALIVE":
                 self._seen.add(key)  # one may still be starting when the first step begins
             elif actor["State"] == "DEAD" and key in self._seen:
-                cause = str(actor.get("DeathCause") or "no cause given").strip().replace("\n", " ")
+                cause = " ".join(str(actor.get("DeathCause") or "no cause given").split())
+                told = re.search('error_message: "([^"]*)', cause)
+                cause = told[1] if told else cause
                 raise JobDied(f"{self._title(key, actor)} died in phase {self._phase!r}: {cause[:500]}")
         self._check_engines()
 

@@ -15,9 +15,9 @@ PHASES = {
 }
 """Of a step, as the watchdog calls them."""
 WORKERS = {
-    "agent loop worker": "RsimAgentLoopWorker",
-    "reward worker": "RewardLoopWorker",
-    "storage unit": "SimpleStorageUnit",
+    "agent loop worker": "agent loop worker",
+    "reward worker": "reward worker",
+    "storage unit": "[Ss]torage",
     "planner server": "vllm_server_1000|planner server",
     "planner engine": "planner server: its vLLM engine|vllm_server_1000",
     "planner worker": "planner worker",
