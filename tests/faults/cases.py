@@ -26,7 +26,7 @@ WORKERS = {
     "reasoner worker": "reasoner worker",
     "task runner": "TaskRunner",
     "driver": "",
-    "raylet": "raylet|[Nn]ode",
+    "raylet": "[Rr]aylet",
 }
 """What the error calls them (a regular expression); nothing is said where the process that would say it is gone."""
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}

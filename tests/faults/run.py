@@ -209,8 +209,10 @@ def _name(process: psutil.Process) -> str:
 
 
 def _error(log: str) -> str:
-    """The last error of a log, in one line."""
+    """The last error of a log, in one line; Ray's word for a raylet that is gone, whoever asked it for something."""
     plain = re.sub(r"\x1b\[[0-9;]*m|\(\w+ pid=\d+\) ?", "", log)
+    if "Raylet is terminated" in plain:
+        return "Raylet is terminated. Termination is unexpected."
     lines = re.findall(r"^(?:[\w.]+\.)?(\w*(?:Error|Died|Collapsed|Exception)\b.*)$", plain, re.MULTILINE)
     return lines[-1][:400].replace("|", "/") if lines else ""
 
