@@ -48,6 +48,11 @@ lock: env
 	$(COMPILE) --no-deps locks/no-deps.in -o locks/no-deps.txt
 	$(COMPILE) $(addprefix --extra ,$(subst $(COMMA), ,$(ALL_EXTRAS))) pyproject.toml -o locks/$(PLATFORM).txt
 
+AUDITOR := pip-audit==2.10.1
+# Asks OSV, by name and version, for known vulnerabilities of what the locks name; needs the internet.
+audit: env
+	$(BIN)/uv tool run $(AUDITOR) -s osv --disable-pip --require-hashes $(addprefix -r ,$(LOCK) locks/no-deps.txt)
+
 quickstart: env
 	$(BIN)/verl-rsim prepare-data arithmetic
 	$(BIN)/verl-rsim prepare-model $(PLANNER)
