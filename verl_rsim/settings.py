@@ -139,6 +139,7 @@ class RsimConfig:
     """The validated ``rsim`` block."""
 
     train: tuple[str, ...] = ROLES
+    shared_weights: bool = False
     schedule: Any = "leader_first"
     weight: float = 0.5
     injection: str = "inline"
@@ -174,6 +175,16 @@ class RsimConfig:
             _one_of("rsim.train", role, list(ROLES))
         if not self.train:
             raise ConfigError("rsim.train", [], "both policies are frozen; name planner, reasoner or both")
+        if self.shared_weights and self.frozen:
+            raise ConfigError(
+                "rsim.train", list(self.train), "rsim.shared_weights trains one model in both roles; name both"
+            )
+        if self.shared_weights and self.planner_pool.enable:
+            raise ConfigError(
+                "rsim.planner_pool.enable",
+                True,
+                "rsim.shared_weights has one model, on the GPUs of one; set it to false",
+            )
         _at_least("rsim.reward.max_repeats", self.reward.max_repeats, 0)
         for name in ("poll_seconds", "start_seconds", "stall_seconds"):
             if getattr(self.watchdog, name) <= 0:
