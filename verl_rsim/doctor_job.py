@@ -22,7 +22,7 @@ from verl_rsim.doctor import GIB, Finding, broken, fine, warning
 from verl_rsim.errors import RsimError
 from verl_rsim.preflight import LABELS, Line, ModelSize, RolePlan, estimate, peaks
 from verl_rsim.recipe import compose_recipe
-from verl_rsim.settings import pool_of
+from verl_rsim.settings import gpus_of
 from verl_rsim.verl_options import check_mode
 
 TIGHT = 0.9
@@ -96,10 +96,10 @@ def model_size(model: DictConfig) -> ModelSize:
 
 def plan_of(config: DictConfig, role: str, *, frozen: bool) -> RolePlan:
     """What the configuration does with the model of one of :func:`policies`, in the preflight's terms."""
-    block, pool = _block(config, role), pool_of(config, role)
+    block = _block(config, role)
     actor, rollout = block.actor, block.rollout
     lengths = [rollout, config.planner.rollout] if role == SHARED else [rollout]
-    ranks = pool.n_gpus_per_node * pool.nnodes
+    ranks = gpus_of(config, role)
     size = model_size(block.model)
     server_bytes, on_cpu = BYTES.get(str(rollout.dtype), 2), cpu.is_chosen()
     cards = [] if on_cpu else machine.gpus()

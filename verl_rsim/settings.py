@@ -220,6 +220,12 @@ def pool_of(config: Any, role: str) -> Any:
     return config.rsim.planner_pool if own else config.trainer
 
 
+def gpus_of(config: Any, role: str) -> int:
+    """How many GPUs (on a CPU: ranks) a role is trained and served on, over all nodes."""
+    pool = pool_of(config, role)
+    return pool.n_gpus_per_node * pool.nnodes
+
+
 def parse_config(block: Mapping[str, Any]) -> RsimConfig:
     """Read and check an ``rsim`` block.
 

@@ -28,6 +28,7 @@ from verl_rsim.guard import Action, Guard
 from verl_rsim.metrics import group_metrics
 from verl_rsim.policy import Policy, planner_config, role_metrics
 from verl_rsim.schedule import Stage, build_schedule
+from verl_rsim.tensor_file import read_tensors
 from verl_rsim.validation import validate_job
 from verl_rsim.watchdog import Watchdog, actor_id
 
@@ -332,8 +333,7 @@ class RsimTrainer(Policy):
                 policy.actor_rollout_wg.load_checkpoint(
                     local_path=path, del_local_after_load=options.del_local_ckpt_after_load
                 )
-        # The data loader's state holds more than torch loads by default; the file is this job's own.
-        self.train_dataloader.load_state_dict(torch.load(folder / "data.pt", weights_only=False))
+        self.train_dataloader.load_state_dict(read_tensors(folder / "data.pt"))
         print(f"Resumed both policies and the data position from {folder} (step {state.step})")
 
     def _check_resumable(self, state: checkpoint.SavedState) -> None:

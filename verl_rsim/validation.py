@@ -22,7 +22,7 @@ from verl_rsim.reward.manager import build_sandbox, is_coding_task
 from verl_rsim.reward.planner_score import PlannerScorer
 from verl_rsim.rollout import build_dialogue
 from verl_rsim.schedule import build_schedule
-from verl_rsim.settings import RsimConfig, parse_config, pool_of
+from verl_rsim.settings import RsimConfig, gpus_of, parse_config
 from verl_rsim.verl_options import check_options
 
 NO_CRITIC = "rSIM has no critic; choose an estimator that needs none, e.g. grpo"
@@ -214,8 +214,7 @@ def _check_strategy_policy(config: DictConfig, owner: str) -> None:
 
 def _check_batch_sizes(config: DictConfig, role: str, key: str) -> None:
     """verl's own checks of the actor block, for the planner too."""
-    pool = pool_of(config, role)
-    n_gpus = pool.n_gpus_per_node * pool.nnodes
+    n_gpus = gpus_of(config, role)
     rollout = config[key].rollout
     size = rollout.tensor_model_parallel_size * rollout.data_parallel_size * rollout.pipeline_model_parallel_size
     if n_gpus % size:

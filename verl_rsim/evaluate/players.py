@@ -175,8 +175,8 @@ def load_codec(
     key = f"{role}_tokenizer" if remote else role
     fix = "name the folder or id of the endpoint's tokenizer" if remote else "name a Hugging Face folder or id"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        config = AutoConfig.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(key, folder, f"its tokenizer and config cannot be loaded ({why}); {fix}") from error
