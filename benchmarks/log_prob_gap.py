@@ -42,11 +42,11 @@ def main(path: str) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     chats = [[{"role": "user", "content": question}] for question in QUESTIONS]
     texts = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
     ids = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
-    exact = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    exact = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, trust_remote_code=False)
     options = {"do_sample": True, "temperature": 1.0, "top_k": 0, "max_new_tokens": NEW_TOKENS, "pad_token_id": 0}
     sequences = [exact.generate(torch.tensor([prompt]), **options)[0].tolist() for prompt in ids]
     lengths = [len(prompt) for prompt in ids]
@@ -55,7 +55,7 @@ def main(path: str) -> None:
         return torch.cat([log_probs(model, s, n) for s, n in zip(sequences, lengths, strict=True)])
 
     truth = score(exact)
-    rounded = score(AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16))
+    rounded = score(AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16, trust_remote_code=False))
     served = {dtype: vllm_log_probs(path, dtype, sequences, lengths) for dtype in ("float32", "bfloat16")}
     table = {
         "transformers bfloat16 - exact": rounded - truth,

@@ -44,7 +44,7 @@ def random_qwen(folder: Path, layers: int) -> Path:
         "qwen2", vocab_size=151936, num_hidden_layers=layers, tie_word_embeddings=True, **QWEN
     )
     AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder / "model")
-    AutoTokenizer.from_pretrained(folder / "tiny").save_pretrained(folder / "model")
+    AutoTokenizer.from_pretrained(folder / "tiny", trust_remote_code=False).save_pretrained(folder / "model")
     return folder / "model"
 
 

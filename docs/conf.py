@@ -14,7 +14,7 @@ html_show_sphinx = False
 html_show_copyright = False
 
 root_doc = "docs/index"
-include_patterns = ["README.md", "CHANGELOG.md", "docs/**", "recipes/*/README.md", "examples/*/README.md"]
+include_patterns = ["*.md", "docs/**", "recipes/*/README.md", "examples/*/README.md"]
 exclude_patterns = [".*", "build", "dist", "outputs"]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 3

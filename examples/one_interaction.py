@@ -17,7 +17,8 @@ from verl_rsim.prompts import Codec, eos_ids
 
 def load(folder: str) -> tuple[Codec, Generate]:
     """A model as the dialogue wants it: a codec, and an async function that samples."""
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     codec = Codec(tokenizer, eos_ids(tokenizer, model.generation_config))
 
     async def generate(request: Request) -> Generation:

@@ -12,8 +12,9 @@ from unittest import mock
 from omegaconf import DictConfig, OmegaConf
 
 from verl_rsim import cpu, machine
-from verl_rsim.doctor_job import plan_of
+from verl_rsim.doctor_job import plan_of, policies
 from verl_rsim.preflight import estimate, peaks
+from verl_rsim.settings import ROLES
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 ROW = re.compile(
@@ -54,9 +55,9 @@ def on(hardware: Hardware) -> Iterator[None]:
 
 def peak(config: DictConfig, hardware: Hardware) -> int:
     """The estimated memory of the fullest GPU, or of the machine, in bytes; to be called within :func:`on`."""
-    roles = ["planner", "reasoner"] if "planner" in config else ["reasoner"]
-    trained = OmegaConf.select(config, "rsim.train") or roles
-    plans = [plan_of(config, role, frozen=role not in trained) for role in roles]
+    trained = OmegaConf.select(config, "rsim.train") or ROLES
+    frozen = set(ROLES) - set(trained)
+    plans = [plan_of(config, role, frozen=role in frozen) for role in policies(config)]
     if not hardware.gpus:
         agents = config.actor_rollout_ref.rollout.agent.num_workers
         lines = estimate(plans, cpu=True, reward_workers=config.reward.num_workers, agents=agents)

@@ -94,7 +94,7 @@ def small(config: DictConfig, home: Path) -> list[str]:
     changes |= {f"trainer.{key}": 2 for key in ("test_freq", "save_freq") if config.trainer[key] > 0}
     changes |= TURNS if "planner" in config else {}
     for block in BLOCKS:
-        if block in config:
+        if block in config and config[block].model.path:
             family = "qwen2.5" if "qwen" in str(config[block].model.path).lower() else "llama"
             changes[f"{block}.model.path"] = home / f"models/tiny-{family}"
     return [f"++{key}={value}" for key, value in changes.items()]

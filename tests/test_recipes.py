@@ -62,7 +62,7 @@ def test_recipes_compose(name):
         assert "planner" not in config
     else:
         assert config.trainer.v1.trainer_mode == "rsim"
-        assert config.planner.model.path
+        assert config.rsim.shared_weights == (config.planner.model.path is None)
 
 
 @pytest.mark.parametrize("name", ON_GPUS)

@@ -46,7 +46,8 @@ def test_an_evaluation_names_its_condition_and_no_rewards():
 
 
 def test_a_terminal_gets_colours_and_no_control_characters_of_the_models():
-    RECORDS.append(episode(step=99, turns=(turn("validation", "\x1b]0;owned\x07 [red]text[/red]"),)))
+    written = turn("validation", "\x1b]0;owned\x07 [red]text[/red]", end="\x1b]0;owned\x07")
+    RECORDS.append(episode(step=99, turns=(written,), question_id="\x1b]0;owned\x07"))
     text = shown(Filter(step=99), terminal=True)
     RECORDS.pop()
     assert "\x1b[" in text

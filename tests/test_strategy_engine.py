@@ -63,14 +63,15 @@ from verl.workers.engine import EngineRegistry
 from transformers import AutoModelForCausalLM
 
 path, strategy, packed, checkpointing, lora = sys.argv[1], sys.argv[2], *(a == "1" for a in sys.argv[3:6])
+model_type = sys.argv[7]
 torch.distributed.init_process_group("gloo", init_method="tcp://127.0.0.1:" + sys.argv[6], rank=0, world_size=1)
 fp32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 model = HFModelConfig(
-    path=path, use_remove_padding=packed, enable_gradient_checkpointing=checkpointing, model_type="strategy_policy",
+    path=path, use_remove_padding=packed, enable_gradient_checkpointing=checkpointing, model_type=model_type,
     lora_rank=4 if lora else 0, target_modules="all-linear", override_config={"attn_implementation": "sdpa"},
 )
 engine = EngineRegistry.new(
-    model_type="strategy_policy", backend=strategy, model_config=model,
+    model_type=model_type, backend=strategy, model_config=model,
     engine_config=FSDPEngineConfig(
         strategy=strategy, model_dtype="fp32", mixed_precision=fp32, use_torch_compile=False, use_orig_params=True),
     optimizer_config=FSDPOptimizerConfig(lr=0.1, total_training_steps=4, clip_grad=1e9),
@@ -88,28 +89,36 @@ for length, response, acts in ((12, 6, (0, 3, 5)), (9, 4, (3,)), (7, 2, ())):
         row[length - response + a] = labels[(length + a) % 9]
         mask[a] = 1
     rows.append(row); masks.append(mask)
+chosen = list(masks)
+if model_type == "shared_policy":  # and the reasoner's rows, over the vocabulary
+    for length, response in ((10, 5), (6, 3)):
+        rows.append(torch.randint(20, 200, (length,)))
+        masks.append(torch.randint(0, 2, (response,)) | torch.eye(response, dtype=torch.int64)[0])
+        chosen.append(torch.zeros(response, dtype=torch.int64))
 nest = partial(torch.nested.as_nested_tensor, layout=torch.jagged)
 T = 0.7
 batch = tu.get_tensordict({
     "input_ids": nest(rows), "position_ids": nest([torch.arange(len(r)) for r in rows]),
-    "response_mask": nest(masks), "loss_mask": nest(masks)})
+    "response_mask": nest(masks), "loss_mask": nest(masks),
+    "label_mask": nest(chosen)})
 tu.assign_non_tensor(batch, temperature=T, use_remove_padding=packed, pad_mode=DatasetPadMode.NO_PADDING,
-    calculate_entropy=True, use_dynamic_bsz=False, micro_batch_size_per_gpu=3, pad_token_id=0,
+    calculate_entropy=True, use_dynamic_bsz=False, micro_batch_size_per_gpu=len(rows), pad_token_id=0,
     max_token_len_per_gpu=4096)
 
 def plain(weights=None):
     """The same quantities with transformers and full-vocabulary logits."""
     reference = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
     total, values, entropies = 0, [], []
-    for row, mask in zip(rows, masks):
+    for row, mask, labelled in zip(rows, masks, chosen):
         logits = reference(row[None]).logits[0]
         lp, ent = torch.zeros(len(row)), torch.zeros(len(row))
         for a in mask.nonzero().flatten().tolist():
             position = len(row) - len(mask) + a - 1
-            nine = torch.log_softmax(logits[position, labels] / T, -1)
-            value = nine[labels.index(row[position + 1].item())]
+            among = labels if labelled[a] else list(range(logits.shape[-1]))
+            all_of_them = torch.log_softmax(logits[position, among] / T, -1)
+            value = all_of_them[among.index(row[position + 1].item())]
             total = total + value
-            lp[position], ent[position] = value.detach(), -(nine.exp() * nine).sum().detach()
+            lp[position], ent[position] = value.detach(), -(all_of_them.exp() * all_of_them).sum().detach()
         values.append(lp); entropies.append(ent)
     total.backward()
     return values, entropies, {n: p.grad for n, p in reference.named_parameters()}
@@ -118,11 +127,13 @@ values, entropies, grads = plain()
 with engine.eval_mode():
     out = engine.forward_backward_batch(batch.clone(), None, forward_only=True)
 got = out["model_output"] if isinstance(out, dict) else out[0]["model_output"]
-for row, want in zip(got["log_probs"].unbind(), values): torch.testing.assert_close(row, want, atol=2e-5, rtol=1e-4)
-for row, want in zip(got["entropy"].unbind(), entropies): torch.testing.assert_close(row, want, atol=2e-5, rtol=1e-4)
+generated = torch.cat(values) != 0
+for name, wanted in (("log_probs", values), ("entropy", entropies)):
+    found = got[name].values() if model_type == "strategy_policy" else got[name].values() * generated
+    torch.testing.assert_close(found, torch.cat(wanted), atol=2e-5, rtol=1e-4)
 
 def loss(model_output, data, dp_group=None):
-    return -model_output["log_probs"].values().sum(), {}
+    return -model_output["log_probs"].values()[generated].sum(), {}
 
 with engine.train_mode():
     engine.optimizer_zero_grad()
@@ -149,23 +160,38 @@ print("numerics agree")
 
 
 @pytest.mark.parametrize(
-    ("family", "strategy", "packed", "checkpointing", "lora"),
+    ("model_type", "family", "strategy", "packed", "checkpointing", "lora"),
     [
-        ("llama", "fsdp2", True, True, False),
-        ("qwen2", "fsdp2", True, False, False),
-        ("qwen2", "fsdp2", False, False, False),
-        ("llama", "fsdp", True, False, False),
-        ("llama", "fsdp2", True, False, True),
+        ("strategy_policy", "llama", "fsdp2", True, True, False),
+        ("strategy_policy", "qwen2", "fsdp2", True, False, False),
+        ("strategy_policy", "qwen2", "fsdp2", False, False, False),
+        ("strategy_policy", "llama", "fsdp", True, False, False),
+        ("strategy_policy", "llama", "fsdp2", True, False, True),
+        ("shared_policy", "llama", "fsdp2", True, True, False),
+        ("shared_policy", "qwen2", "fsdp2", False, False, False),
+        ("shared_policy", "qwen2", "fsdp", True, False, True),
     ],
-    ids=["untied-checkpointing", "tied", "padded", "fsdp1", "lora"],
+    ids=["untied-checkpointing", "tied", "padded", "fsdp1", "lora", "shared-untied", "shared-padded", "shared-lora"],
 )
-def test_the_engine_agrees_with_plain_torch(home: Path, tmp_path, family, strategy, packed, checkpointing, lora):
+def test_the_engine_agrees_with_plain_torch(
+    home: Path, tmp_path, model_type, family, strategy, packed, checkpointing, lora
+):
     script = tmp_path / "engine.py"
     script.write_text(ENGINE)
     flags = [str(int(flag)) for flag in (packed, checkpointing, lora)]
     port = str(20000 + os.getpid() % 20000)
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(script), str(home / f"models/tiny-{family}"), strategy, *flags, port],
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            str(script),
+            str(home / f"models/tiny-{family}"),
+            strategy,
+            *flags,
+            port,
+            model_type,
+        ],
         capture_output=True,
         text=True,
         check=False,

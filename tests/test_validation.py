@@ -29,6 +29,7 @@ with initialize_config_module("verl_rsim.recipes.tiny", version_base=None):
 print("RESULTS" + json.dumps(results))
 """
 
+SHARED = ["rsim.shared_weights=true", "planner.model.path=null"]
 CASES = {
     "the recipe itself": ([], None, ""),
     "both frozen": (["rsim.train=[]"], "rsim.train", "both policies are frozen"),
@@ -101,6 +102,30 @@ CASES = {
     "no estimator": (["rsim.planner_adv_estimator=grop"], "rsim.planner_adv_estimator", "choose one of"),
     "remax": (["algorithm.adv_estimator=remax"], "algorithm.adv_estimator", "no baselines"),
     "group filter": (["algorithm.filter_groups.enable=true"], "algorithm.filter_groups.metric", "of both roles"),
+    "shared weights": (SHARED, None, ""),
+    "shared weights, free decoding": ([*SHARED, "rsim.planner_decoding=free"], None, ""),
+    "shared weights of two models": (["rsim.shared_weights=true"], "planner.model.path", "has one model"),
+    "shared weights, one frozen": ([*SHARED, "rsim.train=[reasoner]"], "rsim.train", "one model in both roles"),
+    "shared weights on two pools": (
+        [*SHARED, "rsim.planner_pool.enable=true"],
+        "rsim.planner_pool.enable",
+        "has one model",
+    ),
+    "shared weights, two temperatures": (
+        [*SHARED, "planner.rollout.temperature=0.5"],
+        "planner.rollout.temperature",
+        "must equal actor_rollout_ref.rollout.temperature=1.0",
+    ),
+    "shared weights, fused kernels": (
+        [*SHARED, "actor_rollout_ref.model.use_fused_kernels=true"],
+        "actor_rollout_ref.model.use_fused_kernels",
+        "must be False with constrained decoding",
+    ),
+    "shared weights, the planner's context": (
+        [*SHARED, "planner.rollout.response_length=4000"],
+        "planner.rollout.response_length",
+        "the model takes 2048",
+    ),
     "top_p": (["planner.rollout.top_p=0.9"], "planner.rollout.top_p", "must be 1"),
     "reference": (
         [

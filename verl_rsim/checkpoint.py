@@ -19,7 +19,9 @@ from verl_rsim.guard import GuardState
 
 STATE = "rsim.json"
 FORMAT = 1
-FOLDERS = {"reasoner": "actor", "planner": "planner"}
+SHARED = "shared"
+"""The one policy that plays both roles (``rsim.shared_weights``), in the place of a role."""
+FOLDERS = {"reasoner": "actor", "planner": "planner", SHARED: "actor"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class SavedState:
     Attributes:
         step: training steps done.
         stage: index of the schedule's stage at that step.
-        trained: the roles whose weights and optimizer are in the folder.
+        trained: the roles whose weights and optimizer are in the folder; :data:`SHARED` alone where one plays both.
         guard: how long alarms have been beyond their limits; nothing in a checkpoint of before it was kept.
         dtypes: what each role's servers computed in; nothing in a checkpoint of before it was kept.
         models: what each role was trained from; nothing in a checkpoint of before it was kept.
@@ -43,6 +45,10 @@ class SavedState:
     dtypes: Mapping[str, str] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
+
+    def policy_of(self, role: str) -> str:
+        """Which policy of :data:`FOLDERS` plays a role."""
+        return SHARED if SHARED in self.trained else role
 
 
 def write_atomically(path: Path, text: str) -> None:

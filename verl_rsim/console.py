@@ -14,7 +14,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from verl_rsim.metrics import ROLES
+from verl_rsim.guard import POLICIES
 from verl_rsim.strategies import STRATEGIES
 
 WIDTH = 100
@@ -89,7 +89,7 @@ def _title(data: Metrics, step: int, total_steps: int, left: float) -> Renderabl
     said = [f"step {step} of {total_steps}", f"{seconds} s" if seconds else "", f"stage {data.get('rsim/stage', 0):g}"]
     said.append(f"about {timedelta(seconds=round(left))} left" if left else "")
     table = _table("", "weight", *ROLE_COLUMNS)
-    for role in ROLES:
+    for role in (name for name in POLICIES if f"{name}/weight" in data):
         cells = [_number(data, f"{role}/{key}", form) for key, form in ROLE_COLUMNS.values()]
         table.add_row(role, _number(data, f"{role}/weight", ".2f"), *cells)
     return Group(Rule(" · ".join(filter(None, said)), align="left"), table, Text(""))
@@ -123,7 +123,7 @@ def _side(data: Metrics) -> Table:
     table.add_row("cut off", _number(data, "rsim/truncated", ".0%"))
     table.add_row("failed", _number(data, "rsim/failed", ".0f"))
     for name, key in (("memory", "cpu_memory_used_gb"), ("GPU memory", "max_memory_allocated_gb")):
-        if most := max(data.get(f"{role}/perf/{key}", 0.0) for role in ROLES):  # verl's, where there was an update
+        if most := max(data.get(f"{role}/perf/{key}", 0.0) for role in POLICIES):  # verl's, where there was an update
             table.add_row(name, f"{most:.1f} GiB")
     stops = {key.rsplit("/", 1)[1]: value for key, value in data.items() if key.startswith("rsim/stop/") and value}
     for name, share in sorted(stops.items(), key=lambda item: -item[1])[:3]:

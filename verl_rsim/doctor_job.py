@@ -17,11 +17,12 @@ from rich.table import Table
 
 from verl_rsim import cpu, machine
 from verl_rsim.architecture import adapter_parameters, empty_model
+from verl_rsim.checkpoint import SHARED
 from verl_rsim.doctor import GIB, Finding, broken, fine, warning
 from verl_rsim.errors import RsimError
 from verl_rsim.preflight import LABELS, Line, ModelSize, RolePlan, estimate, peaks
 from verl_rsim.recipe import compose_recipe
-from verl_rsim.settings import pool_of
+from verl_rsim.settings import gpus_of
 from verl_rsim.verl_options import check_mode
 
 TIGHT = 0.9
@@ -59,7 +60,7 @@ def check_job(recipe: str, overrides: Sequence[str], console: Console) -> Iterat
         return
     yield fine("recipe", f"{recipe} can start: settings, data, tokenizers and row budgets go together")
     yield from _check_models(config, rsim)
-    plans = [plan_of(config, role, frozen=role in rsim.frozen) for role in ("planner", "reasoner")]
+    plans = [plan_of(config, role, frozen=role in rsim.frozen) for role in policies(config)]
     yield from _check_fit(config, plans, console)
 
 
@@ -68,10 +69,17 @@ def _check_models(config: DictConfig, rsim: Any) -> Iterator[Finding]:
 
     dialogue = build_dialogue(config, rsim)
     for role, codec in (("planner", dialogue.planner), ("reasoner", dialogue.reasoner)):
-        size = model_size(_block(config, role).model)
+        size = model_size(_block(config, SHARED if rsim.shared_weights else role).model)
         seen = f"{size.parameters / 1e6:,.1f} M parameters, {size.vocabulary} words, ends with {sorted(codec.eos_ids)}"
         labels = f", labels 1 to {LABELS} are tokens {list(dialogue.label_ids)}"
         yield fine(role, seen + (labels if role == "planner" and dialogue.constrained else ""))
+
+
+def policies(config: DictConfig) -> list[str]:
+    """Whose models a job has: both roles', the one of ``rsim.shared_weights``, or a stock verl job's."""
+    if "planner" not in config:
+        return ["reasoner"]
+    return [SHARED] if config.rsim.shared_weights else ["planner", "reasoner"]
 
 
 def _block(config: DictConfig, role: str) -> DictConfig:
@@ -87,10 +95,11 @@ def model_size(model: DictConfig) -> ModelSize:
 
 
 def plan_of(config: DictConfig, role: str, *, frozen: bool) -> RolePlan:
-    """What the configuration does with a role's model, in the preflight's terms."""
-    block, pool = _block(config, role), pool_of(config, role)
+    """What the configuration does with the model of one of :func:`policies`, in the preflight's terms."""
+    block = _block(config, role)
     actor, rollout = block.actor, block.rollout
-    ranks = pool.n_gpus_per_node * pool.nnodes
+    lengths = [rollout, config.planner.rollout] if role == SHARED else [rollout]
+    ranks = gpus_of(config, role)
     size = model_size(block.model)
     server_bytes, on_cpu = BYTES.get(str(rollout.dtype), 2), cpu.is_chosen()
     cards = [] if on_cpu else machine.gpus()
@@ -106,8 +115,8 @@ def plan_of(config: DictConfig, role: str, *, frozen: bool) -> RolePlan:
         master_bytes=BYTES.get(str(actor.fsdp_config.model_dtype), 2),
         compute_bytes=_compute_bytes(actor.fsdp_config),
         server_bytes=server_bytes,
-        micro_tokens=_micro_tokens(actor, rollout, ranks),
-        all_logits=role == "reasoner" or config.rsim.planner_decoding == "free",
+        micro_tokens=max(_micro_tokens(actor, rows, ranks) for rows in lengths),
+        all_logits=role != "planner" or config.rsim.planner_decoding == "free",
         checkpointing=bool(block.model.enable_gradient_checkpointing),
         resharded=bool(actor.fsdp_config.reshard_after_forward),
         weights_offloaded=bool(actor.fsdp_config.param_offload) and not on_cpu,

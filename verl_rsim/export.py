@@ -18,7 +18,7 @@ def export_policies(checkpoint: Path, out: Path, dtype: str | None = None) -> di
 
     Args:
         checkpoint: a folder ``global_step_N``, or the one that holds them (the newest complete one is taken).
-        out: gets ``planner`` and ``reasoner``; a frozen policy has none.
+        out: gets ``planner`` and ``reasoner``, or ``shared``; a frozen policy has none.
         dtype: one of :data:`DTYPES`; None: what the policy's servers computed in while it was trained.
 
     Returns:

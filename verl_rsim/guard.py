@@ -19,7 +19,8 @@ from statistics import fmean
 from verl_rsim.errors import ConfigError
 from verl_rsim.strategies import STRATEGIES, TERMINATION
 
-ROLES = ("planner", "reasoner")
+POLICIES = ("planner", "reasoner", "shared")
+"""What is trained: each role's policy, or the one of ``rsim.shared_weights``."""
 HISTORY_STEPS, LEAST_HISTORY = 20, 5
 """The running mean of the step length is that of so many steps; no alarm before there are so many."""
 NUMBERS_OF_AN_UPDATE = ("loss", "pg_loss", "kl_loss", "grad_norm")
@@ -94,7 +95,7 @@ def _of_both(key: str, metrics: Mapping[str, float]) -> Values:
 
 def _of_trained(name: str, metrics: Mapping[str, float]) -> Values:
     """The magnitude of ``{role}/{name}`` of each role trained in this step."""
-    trained = [role for role in ROLES if metrics.get(f"{role}/weight", 0) > 0]
+    trained = [role for role in POLICIES if metrics.get(f"{role}/weight", 0) > 0]
     return {role: abs(metrics[key]) for role in trained if (key := f"{role}/{name}") in metrics}
 
 
@@ -105,7 +106,8 @@ def _largest_share(metrics: Mapping[str, float]) -> Values:
 
 def _not_finite(metrics: Mapping[str, float]) -> Values:
     found = {
-        role: [metrics[key] for name in NUMBERS_OF_AN_UPDATE if (key := f"{role}/{name}") in metrics] for role in ROLES
+        role: [metrics[key] for name in NUMBERS_OF_AN_UPDATE if (key := f"{role}/{name}") in metrics]
+        for role in POLICIES
     }
     return {role: float(sum(not math.isfinite(v) for v in values)) for role, values in found.items() if values}
 

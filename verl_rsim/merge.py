@@ -17,6 +17,8 @@ from transformers import AutoConfig
 from verl.model_merger.base_model_merger import ModelMergerConfig
 from verl.model_merger.fsdp_model_merger import FSDPModelMerger, merge_non_dtensor_shards
 
+from verl_rsim.tensor_file import read_tensors
+
 LORA_META = "lora_train_meta.json"
 """What verl saves of an adapter beside a LoRA policy's shards: its rank and its alpha."""
 ADAPTER = "lora_adapter"
@@ -37,15 +39,20 @@ class ExactMerger(FSDPModelMerger):
         self, world_size: int, total_shards: int, mesh_shape: tuple[int, ...], mesh_dim_names: tuple[str, ...]
     ) -> dict[str, torch.Tensor]:
         """The whole weights; replicas beyond the first, as hybrid sharding has them, are not read."""
-        names = [
-            f"{self.config.local_dir}/model_world_size_{world_size}_rank_{rank}.pt" for rank in range(total_shards)
-        ]
-        shards = [torch.load(name, map_location="cpu", weights_only=False) for name in names]  # the job's own files
+        shards = [read_tensors(self._shard(world_size, rank)) for rank in range(total_shards)]
         whole = {key: self._whole(key, [shard.pop(key) for shard in shards]) for key in sorted(shards[0])}
         if any("lora_" not in key for key in whole):
             return whole
-        base = self.get_transformers_auto_model_class().from_pretrained(self.base, dtype=self.dtype)
+        base = self.get_transformers_auto_model_class().from_pretrained(
+            self.base, dtype=self.dtype, trust_remote_code=False
+        )
         return whole | base.state_dict()
+
+    def _load_rank_zero_state_dict(self, world_size: int) -> dict[str, torch.Tensor]:
+        return read_tensors(self._shard(world_size, 0))  # verl's own would run what the file holds
+
+    def _shard(self, world_size: int, rank: int) -> Path:
+        return Path(self.config.local_dir) / f"model_world_size_{world_size}_rank_{rank}.pt"
 
     def _whole(self, key: str, parts: list[torch.Tensor]) -> torch.Tensor:
         if not isinstance(parts[0], DTensor):
@@ -64,7 +71,9 @@ class ExactMerger(FSDPModelMerger):
 
     def add_adapter(self, folder: Path, dtype: torch.dtype) -> None:
         """Add the adapter beside the weights in ``folder`` to them, and round them to ``dtype``."""
-        base = self.get_transformers_auto_model_class().from_pretrained(folder, dtype=self.dtype)
+        base = self.get_transformers_auto_model_class().from_pretrained(
+            folder, dtype=self.dtype, trust_remote_code=False
+        )
         merged = PeftModel.from_pretrained(base, folder / ADAPTER).merge_and_unload()
         merged.to(dtype).save_pretrained(folder)
 
@@ -86,7 +95,7 @@ def merge(shards: Path, folder: Path, dtype: torch.dtype, base: str | None = Non
     merger.merge_and_save()
     if has_adapter:
         merger.add_adapter(folder, dtype)
-    written = AutoConfig.from_pretrained(folder)
+    written = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     written.dtype = dtype  # verl's merger says bfloat16 whatever it was given
     written.save_pretrained(folder)
 

@@ -44,9 +44,9 @@ def prepare_smollm2(folder: Path) -> bool:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         print(f"Converting {found[0].name} to bfloat16", flush=True)
-        gguf = {"gguf_file": found[0].name}
-        model = AutoModelForCausalLM.from_pretrained(found[0].parent, dtype=torch.bfloat16, **gguf)
-        tokenizer = AutoTokenizer.from_pretrained(found[0].parent, **gguf)
+        source = {"gguf_file": found[0].name, "trust_remote_code": False}
+        model = AutoModelForCausalLM.from_pretrained(found[0].parent, dtype=torch.bfloat16, **source)
+        tokenizer = AutoTokenizer.from_pretrained(found[0].parent, **source)
         # The conversion takes <|im_start|> for the end of a turn; the model was trained to end it with <|im_end|>.
         tokenizer.eos_token = "<|im_end|>"
         tokenizer.pad_token = "<|endoftext|>"

@@ -55,6 +55,8 @@ def _register_trainer(module) -> None:
 
 
 def _make_trainer(config):
+    if config.get("rsim", {}).get("shared_weights"):
+        return import_module("verl_rsim.shared_trainer").SharedTrainer(config)
     return import_module("verl_rsim.trainer").RsimTrainer(config)
 
 

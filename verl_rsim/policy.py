@@ -179,7 +179,10 @@ class Policy(PPOTrainerSync):
     # ---- records ----------------------------------------------------------------------------------------------------
 
     def batch_metrics(self, rows: KVBatchMeta, timing: dict[str, float], step: int, epoch: int) -> dict[str, Any]:
-        """verl's metrics of the rows this policy learned from, and how far its servers' log-probs are from its own."""
+        """verl's metrics of the rows this policy learned from, and how far its servers' log-probs are from its own.
+
+        In verl's names, see :func:`role_metrics`.
+        """
         found: dict[str, Any] = {}
         super()._compute_metrics(rows, found, timing, step, epoch)
         found = {key: value for key, value in found.items() if not key.startswith("timing_s/")}
@@ -189,7 +192,7 @@ class Policy(PPOTrainerSync):
         gap = (data["old_log_probs"].values() - data["rollout_log_probs"].values())[generated].abs()
         if gap.numel():
             found |= {"log_prob_gap/mean": gap.mean().item(), "log_prob_gap/max": gap.max().item()}
-        return role_metrics(self.role, found)
+        return found
 
 
 def role_metrics(role: str, found: dict[str, Any]) -> dict[str, Any]:

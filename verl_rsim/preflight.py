@@ -141,7 +141,7 @@ def _training(plan: RolePlan, cpu: bool) -> list[Line]:
     model, update, name = plan.model, ALWAYS if cpu else f"{plan.role} update", f"{plan.role}'s "
     count = f"{model.parameters / 1e6:,.1f} M parameters"
     share = f" / {shards} ranks" if shards > 1 else ""
-    block = "actor_rollout_ref" if plan.role == "reasoner" else plan.role
+    block = "planner" if plan.role == "planner" else "actor_rollout_ref"
     trained, learned = (
         plan.adapter or model.parameters,
         f"{plan.adapter / 1e6:,.1f} M of LoRA" if plan.adapter else count,
@@ -177,7 +177,7 @@ def _training(plan: RolePlan, cpu: bool) -> list[Line]:
 
 
 def _servers_on_gpu(plan: RolePlan) -> list[Line]:
-    block = "actor_rollout_ref" if plan.role == "reasoner" else plan.role
+    block = "planner" if plan.role == "planner" else "actor_rollout_ref"
     key = f"{block}.rollout.gpu_memory_utilization"
     phase = ROLLOUT if plan.sleeps else ALWAYS
     return [

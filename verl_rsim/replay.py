@@ -89,13 +89,13 @@ def _show(record: EpisodeRecord, console: Console) -> None:
         head.append(f" ({record.reason})")
     _print(console, head)
     _print(console, f"{_rewards(record)}ended by {record.stop}", style="dim")
-    _print(console, visible(record.question), indent=2)
+    _print(console, record.question, indent=2)
     for position, turn in enumerate(record.turns, 1):
         style = _STYLE_OF.get(turn.strategy, "")
         name = turn.strategy or "without a strategy"
         _print(console, Text.assemble((f"{position}. {name}", f"bold {style}"), (f"  {_about(turn)}", "dim")))
-        _print(console, visible(turn.text.strip()) or "(nothing)", indent=3)
-    _print(console, Text.assemble(("ground truth: ", "dim"), visible(record.truth)))
+        _print(console, turn.text.strip() or "(nothing)", indent=3)
+    _print(console, Text.assemble(("ground truth: ", "dim"), record.truth))
 
 
 def _rewards(record: EpisodeRecord) -> str:
@@ -114,8 +114,9 @@ def _about(turn: TurnRecord) -> str:
 
 
 def _print(console: Console, text: str | Text, indent: int = 0, style: str = "") -> None:
-    """Wrapped to a terminal's width; elsewhere a line stays a line."""
+    """Without control characters; wrapped to a terminal's width, elsewhere a line stays a line."""
     body = Text(text, style=style) if isinstance(text, str) else text
+    body.plain = visible(body.plain)
     if console.is_terminal:
         console.print(Padding(body, (0, 0, 0, indent)), highlight=False)
     else:

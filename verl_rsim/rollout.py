@@ -94,7 +94,7 @@ def build_dialogue(config: Any, rsim: RsimConfig) -> Dialogue:
     template = config.data.get("apply_chat_template_kwargs")
     planner, reasoner = config.planner, config.actor_rollout_ref
     return Dialogue(
-        build_codec(planner.model, template),
+        build_codec(reasoner.model if rsim.shared_weights else planner.model, template),
         build_codec(reasoner.model, template),
         rsim.limits(planner.rollout, reasoner.rollout),
         Injection(rsim.injection),

@@ -139,6 +139,7 @@ class RsimConfig:
     """The validated ``rsim`` block."""
 
     train: tuple[str, ...] = ROLES
+    shared_weights: bool = False
     schedule: Any = "leader_first"
     weight: float = 0.5
     injection: str = "inline"
@@ -174,6 +175,16 @@ class RsimConfig:
             _one_of("rsim.train", role, list(ROLES))
         if not self.train:
             raise ConfigError("rsim.train", [], "both policies are frozen; name planner, reasoner or both")
+        if self.shared_weights and self.frozen:
+            raise ConfigError(
+                "rsim.train", list(self.train), "rsim.shared_weights trains one model in both roles; name both"
+            )
+        if self.shared_weights and self.planner_pool.enable:
+            raise ConfigError(
+                "rsim.planner_pool.enable",
+                True,
+                "rsim.shared_weights has one model, on the GPUs of one; set it to false",
+            )
         _at_least("rsim.reward.max_repeats", self.reward.max_repeats, 0)
         for name in ("poll_seconds", "start_seconds", "stall_seconds"):
             if getattr(self.watchdog, name) <= 0:
@@ -207,6 +218,12 @@ def pool_of(config: Any, role: str) -> Any:
     """
     own = role == "planner" and config.rsim.planner_pool.enable
     return config.rsim.planner_pool if own else config.trainer
+
+
+def gpus_of(config: Any, role: str) -> int:
+    """How many GPUs (on a CPU: ranks) a role is trained and served on, over all nodes."""
+    pool = pool_of(config, role)
+    return pool.n_gpus_per_node * pool.nnodes
 
 
 def parse_config(block: Mapping[str, Any]) -> RsimConfig:

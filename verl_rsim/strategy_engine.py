@@ -1,16 +1,19 @@
-"""The planner's training engine: verl's FSDP engine over the distribution of the nine strategy labels.
+"""The planner's training engines: verl's FSDP engine over the distribution of the nine strategy labels.
 
 The planner samples among nine tokens, so its policy is the nine-way distribution, renormalised. Only the hidden states
 where a label is predicted meet the head, and only the head's nine label rows: logits over the vocabulary never exist.
 The model keeps its parameters and their names: FSDP, weight sync, LoRA and checkpoints see an ordinary language model.
 
-Chosen by ``model_type: strategy_policy``. Sequence parallelism and fused kernels do not apply here and are refused.
+Chosen by ``model_type``: ``strategy_policy``, or ``shared_policy`` for one model that plays both roles. Sequence
+parallelism and fused kernels do not apply here and are refused.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -22,7 +25,9 @@ from verl.workers.engine import EngineRegistry, FSDPEngineWithLMHead
 from verl_rsim.errors import ConfigError
 from verl_rsim.prompts import Codec
 
-MODEL_TYPE = "strategy_policy"
+MODEL_TYPE, SHARED_TYPE = "strategy_policy", "shared_policy"
+LABEL_MASK = "label_mask"
+"""A field of the rows of a shared policy, nested ``(rows, response length)``: 1 at the planner's labels."""
 
 
 def action_positions(
@@ -53,18 +58,32 @@ def head_over(head: torch.nn.Module, label_ids: torch.Tensor) -> None:
     """Make ``head`` (an lm_head) compute the labels' logits only, at ``head.action_positions`` only.
 
     The instance's ``forward`` is replaced; its parameters stay as they are. Set ``head.action_positions`` before each
-    forward pass; the logits then have shape ``(1, actions, labels)`` and are computed in float32: rounded to bfloat16
-    they would be off by up to 0.06 at a magnitude of 16.
+    forward pass.
     """
     head.register_buffer("label_ids", label_ids, persistent=False)
-    head.action_positions = None
+    head.forward = partial(label_logits, head)
+
+
+def label_logits(head: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+    """The logits of ``head.label_ids`` at ``head.action_positions``, ``(1, actions, labels)``.
+
+    In float32: rounded to bfloat16 they would be off by up to 0.06 at a magnitude of 16.
+    """
+    chosen = hidden.reshape(-1, hidden.shape[-1])[head.action_positions]
+    labels = head.label_ids.to(hidden.device)
+    bias = head.bias[labels].float() if head.bias is not None else None
+    with torch.autocast(hidden.device.type, enabled=False):
+        return F.linear(chosen.float(), head.weight[labels].float(), bias).unsqueeze(0)
+
+
+def labels_beside(head: torch.nn.Module, label_ids: torch.Tensor) -> None:
+    """Make ``head`` (an lm_head) leave the labels' logits in ``head.label_logits``, beside those that it returns."""
+    head.register_buffer("label_ids", label_ids, persistent=False)
+    whole = head.forward
 
     def forward(hidden: torch.Tensor) -> torch.Tensor:
-        chosen = hidden.reshape(-1, hidden.shape[-1])[head.action_positions]
-        labels = head.label_ids.to(hidden.device)
-        bias = head.bias[labels].float() if head.bias is not None else None
-        with torch.autocast(hidden.device.type, enabled=False):
-            return F.linear(chosen.float(), head.weight[labels].float(), bias).unsqueeze(0)
+        head.label_logits = label_logits(head, hidden)
+        return whole(hidden)
 
     head.forward = forward
 
@@ -86,7 +105,17 @@ def strategy_log_probs(
 
 @EngineRegistry.register(model_type=MODEL_TYPE, backend=["fsdp", "fsdp2"], device=["cuda", "npu", "cpu"])
 class StrategyPolicyEngine(FSDPEngineWithLMHead):
-    """FSDP engine whose policy is the distribution over the strategy labels."""
+    """FSDP engine whose policy is the distribution over the strategy labels.
+
+    Attributes:
+        model_type: its name in verl's registry.
+        actions: the field of the rows with 1 where a label was chosen.
+        prepare_head: makes the head compute the labels' logits.
+    """
+
+    model_type = MODEL_TYPE
+    actions = "response_mask"
+    prepare_head = staticmethod(head_over)
 
     def _build_module(self) -> torch.nn.Module:
         if self.engine_config.ulysses_sequence_parallel_size > 1:
@@ -104,7 +133,7 @@ class StrategyPolicyEngine(FSDPEngineWithLMHead):
         labels = Codec(self.model_config.tokenizer, frozenset()).label_ids()
         self._label_ids = torch.tensor(labels)
         self._head = module.get_output_embeddings()
-        head_over(self._head, self._label_ids)
+        self.prepare_head(self._head, self._label_ids)
         return module
 
     @contextlib.contextmanager
@@ -114,7 +143,7 @@ class StrategyPolicyEngine(FSDPEngineWithLMHead):
         try:
             yield
         finally:
-            self.model_config.model_type = MODEL_TYPE
+            self.model_config.model_type = self.model_type
 
     def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict[str, Any], dict[str, Any]]:
         """verl's inputs, plus the positions whose hidden states meet the head."""
@@ -122,7 +151,7 @@ class StrategyPolicyEngine(FSDPEngineWithLMHead):
         packed = tu.get_non_tensor_data(data=micro_batch, key="use_remove_padding", default=True)
         stride = None if packed else model_inputs["input_ids"].shape[1]
         offsets = micro_batch["input_ids"].offsets()
-        mask = micro_batch["response_mask"]
+        mask = micro_batch[self.actions]
         self._head.action_positions = action_positions(offsets, mask, stride)
         output_args["action_positions"] = action_positions(offsets, mask)
         return model_inputs, output_args
@@ -152,3 +181,27 @@ class StrategyPolicyEngine(FSDPEngineWithLMHead):
         if tu.get_non_tensor_data(data=micro_batch, key="calculate_entropy", default=False):
             model_output["entropy"] = spread(entropy)
         return model_output
+
+
+@EngineRegistry.register(model_type=SHARED_TYPE, backend=["fsdp", "fsdp2"], device=["cuda", "npu", "cpu"])
+class SharedPolicyEngine(StrategyPolicyEngine):
+    """FSDP engine whose policy is over the labels in the planner's rows, over the vocabulary in the reasoner's."""
+
+    model_type = SHARED_TYPE
+    actions = LABEL_MASK
+    prepare_head = staticmethod(labels_beside)
+
+    def prepare_model_outputs(
+        self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Any
+    ) -> dict[str, torch.Tensor]:
+        """verl's outputs, with those of the labels where one was chosen."""
+        labels = SimpleNamespace(logits=self._head.label_logits)
+        chosen = super().prepare_model_outputs(labels, output_args, micro_batch, logits_processor_func)
+        found = FSDPEngineWithLMHead.prepare_model_outputs(
+            self, output, output_args, micro_batch, logits_processor_func
+        )
+        positions = output_args["action_positions"]
+        for name, values in chosen.items():
+            merged = found[name].values().index_put((positions,), values.values()[positions])
+            found[name] = torch.nested.nested_tensor_from_jagged(merged, found[name].offsets())
+        return found

@@ -25,8 +25,9 @@ from verl_rsim.errors import ConfigError, JobDied, TrainingCollapsed
 from verl_rsim.group_reward import add_group_diversity
 from verl_rsim.guard import Action, Guard
 from verl_rsim.metrics import group_metrics
-from verl_rsim.policy import Policy, planner_config
+from verl_rsim.policy import Policy, planner_config, role_metrics
 from verl_rsim.schedule import Stage, build_schedule
+from verl_rsim.tensor_file import read_tensors
 from verl_rsim.validation import validate_job
 from verl_rsim.watchdog import Watchdog
 
@@ -38,6 +39,8 @@ class RsimTrainer(Policy):
         ConfigError: the configuration cannot work; raised before anything is started.
     """
 
+    own_role = "reasoner"
+
     def __init__(self, config: DictConfig):
         self.rsim = validate_job(config)
         with open_dict(config):
@@ -46,10 +49,11 @@ class RsimTrainer(Policy):
                 constrained = role == "planner" and self.rsim.planner_decoding == "constrained"
                 block.model.model_type = "strategy_policy" if constrained else "language_model"
         derived = planner_config(config)
-        super().__init__(config, "reasoner", frozen="reasoner" in self.rsim.frozen)
+        super().__init__(config, self.own_role, frozen="reasoner" in self.rsim.frozen)
         self.split = self.rsim.planner_pool.enable
-        self.planner = Policy(derived, "planner", "planner" in self.rsim.frozen, leader=self, own_pool=self.split)
-        self.policies: tuple[Policy, Policy] = (self.planner, self)
+        self.planner = self._make_planner(derived)
+        self.players: dict[str, Policy] = {"planner": self.planner, "reasoner": self}
+        self.policies = tuple(dict.fromkeys(self.players.values()))
         limits = self.rsim.watchdog
         self.watchdog = Watchdog(
             lambda: [(policy.role, server) for policy in self.policies for server in policy.servers()],
@@ -62,6 +66,10 @@ class RsimTrainer(Policy):
         self._save_due = False  # an alarm asked for it
         self._saved_step = -1
 
+    def _make_planner(self, config: DictConfig) -> Policy:
+        """The policy that plays the planner."""
+        return Policy(config, "planner", "planner" in self.rsim.frozen, leader=self, own_pool=self.split)
+
     # ---- start ------------------------------------------------------------------------------------------------------
 
     def init(self) -> None:
@@ -71,6 +79,14 @@ class RsimTrainer(Policy):
         self.watchdog.stall_seconds = patience
 
     def _setup(self) -> None:
+        self._set_up_policies()
+        self.schedule = build_schedule(self.rsim.schedule, self.rsim.weight, self.total_training_steps)
+        self.schedule.check_trainable(self.rsim.frozen)
+        self._resume()
+        folder = Path(self.rsim.episode_log.folder or self._checkpoint_root / FOLDER)
+        self.episode_log = EpisodeLog(folder.expanduser(), self.global_steps, self.rsim.episode_log.max_file_mb)
+
+    def _set_up_policies(self) -> None:
         """Set both policies up: side by side on a CPU, where start-up is imports, or on GPUs of their own; on the same
         GPUs one after the other, since vLLM measures free memory while it starts.
         """
@@ -82,11 +98,6 @@ class RsimTrainer(Policy):
                 self.planner._setup()
             else:
                 self._planner_set_up.result()
-        self.schedule = build_schedule(self.rsim.schedule, self.rsim.weight, self.total_training_steps)
-        self.schedule.check_trainable(self.rsim.frozen)
-        self._resume()
-        folder = Path(self.rsim.episode_log.folder or self._checkpoint_root / FOLDER)
-        self.episode_log = EpisodeLog(folder.expanduser(), self.global_steps, self.rsim.episode_log.max_file_mb)
 
     def _pools_ready(self) -> None:
         self._planner_set_up = self._set_up_planner()
@@ -98,7 +109,7 @@ class RsimTrainer(Policy):
     def get_llm_client(self) -> Any:
         """The reasoner's client, with the planner's as its attribute ``planner``."""
         client = super().get_llm_client()
-        client.planner = self.planner.get_llm_client()
+        client.planner = PPOTrainer.get_llm_client(self.planner)
         return client
 
     def fit(self, agent_loop_manager: Any) -> None:
@@ -238,20 +249,21 @@ class RsimTrainer(Policy):
     def _compute_metrics(
         self, batch: KVBatchMeta, metrics: dict, timing_raw: dict, global_steps: int, epoch: int
     ) -> None:
-        """verl's batch metrics of each policy that learned, under its role; those of the whole step once."""
+        """verl's batch metrics of each role that was learned, under its name; those of the whole step once."""
         metrics.update({"training/global_step": global_steps, "training/epoch": epoch})
         with marked_timer("batch_metrics", timing_raw):
-            for policy in self.policies:
-                if metrics[f"{policy.role}/weight"] > 0:
-                    metrics.update(policy.batch_metrics(self._rows[policy.role], timing_raw, global_steps, epoch))
+            for role, policy in self.players.items():
+                if metrics[f"{role}/weight"] > 0:
+                    found = policy.batch_metrics(self._rows[role], timing_raw, global_steps, epoch)
+                    metrics.update(role_metrics(role, found))
         metrics.update({f"timing_s/{name}": seconds for name, seconds in timing_raw.items()})
 
     def _log_rollout_data(self, batch: KVBatchMeta, timing_raw: dict, rollout_data_dir: str) -> None:
-        """Each policy's rows, decoded with its own tokenizer, into a folder of its own."""
-        for policy in self.policies:
+        """Each role's rows, decoded with its policy's tokenizer, into a folder of its own."""
+        for role, policy in self.players.items():
             policy.global_steps = self.global_steps
-            folder = str(Path(rollout_data_dir) / policy.role)
-            PPOTrainer._log_rollout_data(policy, self._rows[policy.role], timing_raw, folder)
+            folder = str(Path(rollout_data_dir) / role)
+            PPOTrainer._log_rollout_data(policy, self._rows[role], timing_raw, folder)
 
     def _log_episodes(self, episodes: list[dict[str, Any]]) -> None:
         """Append those of the interactions that the rollout chose to keep."""
@@ -305,8 +317,7 @@ class RsimTrainer(Policy):
                 policy.actor_rollout_wg.load_checkpoint(
                     local_path=path, del_local_after_load=options.del_local_ckpt_after_load
                 )
-        # The data loader's state holds more than torch loads by default; the file is this job's own.
-        self.train_dataloader.load_state_dict(torch.load(folder / "data.pt", weights_only=False))
+        self.train_dataloader.load_state_dict(read_tensors(folder / "data.pt"))
         print(f"Resumed both policies and the data position from {folder} (step {state.step})")
 
     def _check_resumable(self, state: checkpoint.SavedState) -> None:
@@ -315,6 +326,9 @@ class RsimTrainer(Policy):
         Raises:
             ConfigError: a trained policy would fall back to its base model, or the schedule's stages have moved.
         """
+        if (shared := checkpoint.SHARED in state.trained) != self.rsim.shared_weights:
+            fix = f"the checkpoint was saved with rsim.shared_weights={shared}; resume with that, or export its models"
+            raise ConfigError("rsim.shared_weights", self.rsim.shared_weights, fix)
         lost = sorted(self.rsim.frozen & set(state.trained))
         if lost:
             fix = (

@@ -22,7 +22,7 @@ from verl_rsim.reward.manager import build_sandbox, is_coding_task
 from verl_rsim.reward.planner_score import PlannerScorer
 from verl_rsim.rollout import build_dialogue
 from verl_rsim.schedule import build_schedule
-from verl_rsim.settings import RsimConfig, parse_config, pool_of
+from verl_rsim.settings import RsimConfig, gpus_of, parse_config
 from verl_rsim.verl_options import check_options
 
 NO_CRITIC = "rSIM has no critic; choose an estimator that needs none, e.g. grpo"
@@ -50,12 +50,15 @@ def validate_job(config: DictConfig) -> RsimConfig:
         total = rows // config.data.train_batch_size * config.trainer.total_epochs
     # Where verl alone can count the rows the total is a guess; the trainer builds the schedule again when it knows.
     build_schedule(rsim.schedule, rsim.weight, total or 1000).check_trainable(rsim.frozen)
-    for role, key in BLOCKS.items():
-        _check_policy(config, role, key)
-        check_lora(config[key], key, frozen=role in rsim.frozen)
+    checked = ("reasoner",) if rsim.shared_weights else BLOCKS
+    for role in checked:
+        _check_policy(config, role, BLOCKS[role])
+        check_lora(config[BLOCKS[role]], BLOCKS[role], frozen=role in rsim.frozen)
+    if rsim.shared_weights:
+        _check_shared_weights(config)
     _check_dialogue(config, rsim)
     if rsim.planner_decoding == "constrained":
-        _check_strategy_policy(config.planner)
+        _check_strategy_policy(config, BLOCKS["reasoner" if rsim.shared_weights else "planner"])
     return rsim
 
 
@@ -170,30 +173,48 @@ def _check_policy(config: DictConfig, role: str, key: str) -> None:
     if not block.rollout.calculate_log_probs:
         raise ConfigError(f"{key}.rollout.calculate_log_probs", False, "must be true")
     _check_batch_sizes(config, role, key)
-    _check_context(block, key)
+    _check_context(block, block.rollout, key)
 
 
-def _check_strategy_policy(planner: DictConfig) -> None:
-    """What the nine-way engine, and sampling the very distribution it trains, ask for."""
+def _check_shared_weights(config: DictConfig) -> None:
+    """What the planner's block may still say where the reasoner's model plays both roles."""
+    model, path = config.actor_rollout_ref.model.path, OmegaConf.select(config, "planner.model.path")
+    if path not in (None, model):
+        fix = f"rsim.shared_weights has one model, actor_rollout_ref.model.path={model}; leave this one out"
+        raise ConfigError("planner.model.path", path, fix)
+    ours, other = config.planner.rollout.temperature, config.actor_rollout_ref.rollout.temperature
+    if ours != other:
+        fix = f"must equal actor_rollout_ref.rollout.temperature={other}: one pass scores both roles' rows"
+        raise ConfigError("planner.rollout.temperature", ours, fix)
+    _check_context(config.actor_rollout_ref, config.planner.rollout, BLOCKS["planner"])
+
+
+def _check_strategy_policy(config: DictConfig, owner: str) -> None:
+    """What the nine-way engine, and sampling the very distribution it trains, ask for.
+
+    Args:
+        config: the whole configuration.
+        owner: the block of the planner's weights and servers.
+    """
     wanted = {
-        "actor.strategy": (planner.actor.strategy, ("fsdp", "fsdp2")),
-        "actor.ulysses_sequence_parallel_size": (planner.actor.get("ulysses_sequence_parallel_size", 1), (1,)),
-        "model.use_fused_kernels": (planner.model.use_fused_kernels, (False,)),
-        "model.mtp.enable": (planner.model.mtp.enable, (False,)),
-        "rollout.top_p": (planner.rollout.top_p, (1, 1.0)),
-        "rollout.top_k": (planner.rollout.top_k, (-1, 0)),
-        "rollout.logprobs_mode": (planner.rollout.logprobs_mode, ("processed_logprobs",)),
+        f"{owner}.actor.strategy": ("fsdp", "fsdp2"),
+        f"{owner}.actor.ulysses_sequence_parallel_size": (1, None),
+        f"{owner}.model.use_fused_kernels": (False,),
+        f"{owner}.model.mtp.enable": (False,),
+        "planner.rollout.top_p": (1, 1.0),
+        "planner.rollout.top_k": (-1, 0),
+        f"{owner}.rollout.logprobs_mode": ("processed_logprobs",),
     }
-    for key, (value, allowed) in wanted.items():
-        if value not in allowed:
-            fix = f"must be {' or '.join(str(item) for item in dict.fromkeys(allowed))} with constrained decoding"
-            raise ConfigError(f"planner.{key}", value, fix)
+    for key, allowed in wanted.items():
+        if (value := OmegaConf.select(config, key)) not in allowed:
+            named = dict.fromkeys(item for item in allowed if item is not None)
+            fix = f"must be {' or '.join(map(str, named))} with constrained decoding"
+            raise ConfigError(key, value, fix)
 
 
 def _check_batch_sizes(config: DictConfig, role: str, key: str) -> None:
     """verl's own checks of the actor block, for the planner too."""
-    pool = pool_of(config, role)
-    n_gpus = pool.n_gpus_per_node * pool.nnodes
+    n_gpus = gpus_of(config, role)
     rollout = config[key].rollout
     size = rollout.tensor_model_parallel_size * rollout.data_parallel_size * rollout.pipeline_model_parallel_size
     if n_gpus % size:
@@ -225,7 +246,8 @@ def _build(key: str, block: DictConfig) -> Any:
         raise ConfigError(key, "{...}", f"verl refuses this block: {said}") from error
 
 
-def _check_context(block: DictConfig, key: str) -> None:
+def _check_context(block: DictConfig, rows: DictConfig, key: str) -> None:
+    """Check that the model and servers of ``block`` take the rows of ``{key}.rollout``."""
     from transformers import AutoConfig
 
     try:
@@ -234,12 +256,12 @@ def _check_context(block: DictConfig, key: str) -> None:
         said = str(error).strip().splitlines()[0]
         raise ConfigError(f"{key}.model.path", block.model.path, f"name another model, {said}") from error
     longest = block.rollout.max_model_len or getattr(hf_config, "max_position_embeddings", None)
-    wanted = block.rollout.prompt_length + block.rollout.response_length
+    wanted = rows.prompt_length + rows.response_length
     if longest and wanted > longest:
         fix = (
             f"with {key}.rollout.prompt_length a row may have {wanted} tokens, but the model takes {longest}; lower one"
         )
-        raise ConfigError(f"{key}.rollout.response_length", block.rollout.response_length, fix)
+        raise ConfigError(f"{key}.rollout.response_length", rows.response_length, fix)
 
 
 def _check_dialogue(config: DictConfig, rsim: RsimConfig) -> None:

@@ -53,7 +53,7 @@ class ReasonerAdapter(ServerAdapter):
 
 def rollout_name(role: str, frozen: bool) -> str:
     """The name under which verl finds the servers of a role."""
-    if role == "reasoner" and not frozen:
+    if role != "planner" and not frozen:
         return "vllm"
     return f"rsim_{role}{'_frozen' if frozen else ''}"
 

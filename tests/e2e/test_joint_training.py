@@ -3,7 +3,7 @@
 One job trains on two ranks, validates and saves; a second one resumes from its middle, must reach the same numbers, and
 is then killed at one engine: it must end with an error that says so and leave no process behind. The planner is a LoRA
 policy in both. A third one, on one rank, has a frozen reasoner, offloads and saves for an alarm; a fourth one, with
-LoRA for the reasoner, is stopped by an alarm.
+LoRA for the reasoner, is stopped by an alarm; in a fifth one model plays both roles.
 """
 
 from __future__ import annotations
@@ -390,9 +390,42 @@ def test_an_alarm_stops_the_job_and_the_last_checkpoint_stays(jobs):
     assert_nothing_is_left(job)
 
 
+def test_with_shared_weights_one_model_learns_from_both_roles(jobs, tmp_path):
+    from verl_rsim.export import export_policies
+
+    job = jobs("shared", "rsim.shared_weights=true", "planner.model.path=null", "rsim.lambda=0.3",
+               "rsim.schedule=[{until:1,planner_weight:1.0,reasoner_weight:0.0},"
+               "{until:2,planner_weight:0.3,reasoner_weight:0.7}]", "reward.reward_manager.name=naive",
+               f"reward.custom_reward_function.path={REWARD}", "trainer.default_local_dir=shared",
+               "trainer.total_training_steps=1000", "trainer.val_before_train=false", "trainer.test_freq=-1",
+               "trainer.save_freq=2")  # fmt: skip
+    job.wait_for_step(3, 600)
+    assert len(processes(job, "EngineCore")) == len(processes(job, "ray::WorkerDict")) == 1
+    steps = job.metrics()
+    for step in (1, 2, 3):
+        found = steps[step]
+        assert found["shared/grad_norm"] > 0
+        assert abs(found["shared/ppo_kl"]) <= 1e-4, "the only mini-batch of a step is exactly on-policy"
+        for role in ("planner", "reasoner"):
+            if found[f"{role}/weight"] > 0:
+                assert found[f"{role}/log_prob_gap/mean"] <= 1e-3, (step, role)
+        assert not {"planner/grad_norm", "reasoner/grad_norm"} & set(found), "there is one update"
+    assert steps[1]["planner/entropy"] == pytest.approx(math.log(9), abs=0.1), "over the labels"
+    assert "reasoner/entropy" not in steps[1]
+    assert steps[2]["reasoner/entropy"] > 3, "over the vocabulary"
+    saved = jobs.folder / "shared/global_step_2"
+    assert {path.name for path in saved.iterdir()} == {"actor", "data.pt", "rsim.json"}
+    assert set(export_policies(saved, tmp_path)) == {"shared"}
+
+
+def processes(job: Job, name: str) -> list[psutil.Process]:
+    """The job's processes of this name."""
+    return [process for process in job.processes() if name in " ".join(process.cmdline())]
+
+
 def kill(job: Job, name: str, count: int) -> str:
     """Kill one of the job's processes of this name in mid-step; the job must end by itself, whole, within a minute."""
-    found = [p for p in job.processes() if name in " ".join(p.cmdline())]
+    found = processes(job, name)
     assert len(found) == count, [p.cmdline() for p in found]
     killed = time.monotonic()
     found[0].send_signal(signal.SIGKILL)

@@ -110,7 +110,7 @@ def token_counter(tokenizer: str) -> Callable[[str], int]:
     from transformers import AutoTokenizer
 
     try:
-        loaded = AutoTokenizer.from_pretrained(tokenizer)
+        loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise DataError(f"{tokenizer}: no tokenizer can be loaded: {str(error).splitlines()[0]}") from None
     if not loaded.chat_template:

@@ -144,9 +144,10 @@ def exported(checkpoint: Path, role: str) -> Path:
         ConfigError: no complete checkpoint, or the policy was frozen in it.
         DataError: verl's merger failed.
     """
-    trained = read_state(checkpoint).trained
-    if role not in trained:
-        fix = f"this run trained the {' and the '.join(trained)} only; name the {role}'s own model"
+    saved = read_state(checkpoint)
+    policy = saved.policy_of(role)
+    if policy not in saved.trained:
+        fix = f"this run trained the {' and the '.join(saved.trained)} only; name the {role}'s own model"
         raise ConfigError(role, str(checkpoint), fix)
     state = checkpoint.absolute() / STATE
     source = f"{state} {state.stat().st_mtime_ns}"
@@ -155,10 +156,10 @@ def exported(checkpoint: Path, role: str) -> Path:
     def write(target: Path) -> None:
         export_policies(checkpoint.absolute(), target)
 
-    if not (checkpoint / FOLDERS[role]).is_dir():
-        raise ConfigError(role, str(checkpoint), f"has no folder {FOLDERS[role]}; the checkpoint is damaged")
+    if not (checkpoint / FOLDERS[policy]).is_dir():
+        raise ConfigError(role, str(checkpoint), f"has no folder {FOLDERS[policy]}; the checkpoint is damaged")
     build_folder(folder, source, write)
-    return folder / role
+    return folder / policy
 
 
 def load_codec(
@@ -174,8 +175,8 @@ def load_codec(
     key = f"{role}_tokenizer" if remote else role
     fix = "name the folder or id of the endpoint's tokenizer" if remote else "name a Hugging Face folder or id"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        config = AutoConfig.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(key, folder, f"its tokenizer and config cannot be loaded ({why}); {fix}") from error
