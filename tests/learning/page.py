@@ -1,0 +1,88 @@
+"""Writes what run.py and reference.py left in a folder into docs/learning.md: its tables and its figure.
+
+    python tests/learning/page.py FOLDER
+
+Text outside the two marks of the page stays. Needs matplotlib (extra ``report``).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from training import curve
+
+from verl_rsim.summary import read_metrics
+
+PAGE = Path(__file__).parents[2] / "docs/learning.md"
+NAME = re.compile(r"kinds(\d)-turns(\d)-steps(\d+)-seed(\d+)-?(.*)")
+QUESTIONS = 90
+"""Test questions of a run."""
+
+
+def interval(accuracy: float) -> str:
+    """An accuracy on the test questions with its 95 % interval (Wilson's: it has a width at 1, too)."""
+    z = 1.96
+    middle = accuracy + z * z / 2 / QUESTIONS
+    width = z * math.sqrt(accuracy * (1 - accuracy) / QUESTIONS + (z / 2 / QUESTIONS) ** 2)
+    low, high = ((middle + side * width) / (1 + z * z / QUESTIONS) for side in (-1, 1))
+    return f"{accuracy:.2f} ({low:.2f} to {high:.2f})"
+
+
+def table(runs: dict[str, list[dict]]) -> list[str]:
+    """A row for each run."""
+    lines = [
+        "| kinds | turns | seed | changed | accuracy before | after | steps | to 0.9 | seconds a step |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, steps in sorted(runs.items()):
+        kinds, turns, _, seed, changed = NAME.fullmatch(name).groups()
+        accuracy = curve(steps)
+        last = max(accuracy)
+        reached = next((str(step) for step, value in accuracy.items() if value >= 0.9), "not")
+        seconds = sorted(step["timing_s/step"] for step in steps if "timing_s/step" in step)
+        shown = [interval(accuracy[0]), interval(accuracy[last]), last, reached, f"{seconds[len(seconds) // 2]:.1f}"]
+        lines.append(f"| {' | '.join(map(str, [kinds, turns, seed, changed or '-', *shown]))} |")
+    return lines
+
+
+def figure(path: Path, runs: dict[str, list[dict]], references: dict[str, list[float]]) -> None:
+    """Accuracy of every step's samples, a panel for each number of kinds and turns."""
+    panels: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(dict)
+    for name, steps in sorted(runs.items()):
+        kinds, turns, _, seed, changed = NAME.fullmatch(name).groups()
+        panels[kinds, turns][f"seed {seed} {changed}".strip()] = [s["reasoner/acc"] for s in steps if s["step"]]
+    drawing = Figure(figsize=(5 * len(panels), 3.4), layout="constrained")
+    FigureCanvasAgg(drawing)
+    for position, ((kinds, turns), curves) in enumerate(sorted(panels.items(), reverse=True), 1):
+        axes = drawing.add_subplot(1, len(panels), position)
+        for label, values in curves.items():
+            axes.plot(range(1, len(values) + 1), values, label=label)
+        plain = [values for name, values in references.items() if turns == "1" and name.startswith(f"{kinds}-")]
+        for index, values in enumerate(plain):
+            axes.plot(range(1, len(values) + 1), values, ":", color="gray", label=None if index else "plain torch")
+        axes.axhline((1 / 9) ** int(turns), color="black", linewidth=0.5)
+        axes.set(title=f"{kinds} kinds, {turns} turn{'s' * (turns != '1')}", xlabel="step", ylim=(0, 1.02))
+        axes.set_ylabel("accuracy of the samples")
+        axes.legend(fontsize="x-small")
+    drawing.savefig(path, dpi=110)
+
+
+def main(folder: Path) -> None:
+    """Put tables and figure into the page."""
+    runs = {path.stem: read_metrics(path) for path in sorted((folder / "metrics").glob("*.jsonl"))}
+    references = {path.stem: json.loads(path.read_text()) for path in sorted((folder / "reference").glob("*.json"))}
+    figure(PAGE.with_name("learning.png"), runs, references)
+    marks = re.compile(r"(<!-- measured -->\n).*?(<!-- end -->)", re.DOTALL)
+    measured = "\n".join([*table(runs), ""])
+    PAGE.write_text(marks.sub(lambda found: found[1] + measured + found[2], PAGE.read_text()))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

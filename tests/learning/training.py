@@ -1,0 +1,78 @@
+"""A training run on the task of task.py through the whole stack, by controlled.yaml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from task import make_planner, make_reasoner, write_questions
+
+from verl_rsim.launch import run, train_command
+from verl_rsim.summary import read_metrics
+
+RECIPE = Path(__file__).with_name("controlled.yaml")
+ACCURACY = "val-core/controlled/acc/mean@1"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is trained.
+
+    Attributes:
+        seed: of the planner's weights, the data's order and the samples.
+        kinds: of questions, 1 to 9.
+        turns: 1 or 2.
+        steps: of training.
+        overrides: of the recipe, in hydra's syntax.
+    """
+
+    seed: int = 0
+    kinds: int = 9
+    turns: int = 1
+    steps: int = 60
+    overrides: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        named = (f"{name}{getattr(self, name)}" for name in ("kinds", "turns", "steps", "seed"))
+        return "-".join([*named, *(override.replace("/", "_") for override in self.overrides)])
+
+
+def train(folder: Path, asked: Run) -> list[dict]:
+    """Train a planner before a taught, frozen reasoner.
+
+    Args:
+        folder: gets models, questions, metrics; what is there already of the models is used.
+        asked: the run.
+
+    Returns:
+        Its metrics, a dictionary for each logged step.
+
+    Raises:
+        RuntimeError: the job failed.
+    """
+    task = folder / f"kinds{asked.kinds}"
+    planner, reasoner = folder / f"planner{asked.seed}", task / f"reasoner{asked.turns}"
+    make_planner(planner, asked.seed)
+    make_reasoner(reasoner, planner, asked.turns, asked.kinds)
+    write_questions(task, asked.kinds)
+    told = {
+        "task": task,
+        "planner.model.path": planner,
+        "actor_rollout_ref.model.path": reasoner,
+        "rsim.max_turns": asked.turns,
+        "rsim.seed": asked.seed,
+        "data.seed": asked.seed,
+        "trainer.total_training_steps": asked.steps,
+    }
+    metrics = folder / "metrics" / f"{asked}.jsonl"
+    metrics.parent.mkdir(exist_ok=True)
+    metrics.unlink(missing_ok=True)
+    command = train_command(str(RECIPE), [*(f"{key}={value}" for key, value in told.items()), *asked.overrides])
+    if status := run(command, {"VERL_PLATFORM": "cpu", "VERL_FILE_LOGGER_PATH": str(metrics)}):
+        raise RuntimeError(f"the job {asked} ended with exit status {status}; see above")
+    return read_metrics(metrics)
+
+
+def curve(steps: list[dict]) -> dict[int, float]:
+    """Accuracy on the test questions by step; an oracle's is 1."""
+    return {step["step"]: step[ACCURACY] for step in steps if ACCURACY in step}
