@@ -68,9 +68,14 @@ CORPUS = (
 
 
 def prepare_tiny(
-    folder: Path, family: str = "llama", seed: int = 0, corpus: Sequence[str] = CORPUS, vocabulary: int | None = None
+    folder: Path,
+    family: str = "llama",
+    seed: int = 0,
+    corpus: Sequence[str] = CORPUS,
+    vocabulary: int | None = None,
+    layers: int = 2,
 ) -> bool:
-    """A random two-layer model of about 0.4 M parameters with a byte-level tokenizer of its own, for tests.
+    """A random model of two layers and about 0.4 M parameters with a byte-level tokenizer of its own, for tests.
 
     Args:
         folder: the destination.
@@ -78,6 +83,7 @@ def prepare_tiny(
         seed: of the weights.
         corpus: what the tokenizer is trained on.
         vocabulary: most tokens it may have; None: 320 (llama) or 384 (qwen2).
+        layers: of the model.
     """
     if family not in ("llama", "qwen2"):
         raise DataError(f"tiny model family {family!r} is unknown: choose llama or qwen2")
@@ -93,7 +99,7 @@ def prepare_tiny(
             vocab_size=len(tokenizer),
             hidden_size=128,
             intermediate_size=256,
-            num_hidden_layers=2,
+            num_hidden_layers=layers,
             num_attention_heads=2,
             num_key_value_heads=1,
             head_dim=64,  # vLLM's CPU attention takes 32, 64, 80, ...
@@ -107,7 +113,8 @@ def prepare_tiny(
         tokenizer.save_pretrained(target)
 
     text = "" if corpus is CORPUS else f" corpus {hashlib.sha256(repr((*corpus, vocabulary)).encode()).hexdigest()}"
-    return build_folder(folder, f"random {family} seed {seed}{text}", write)
+    depth = "" if layers == 2 else f" layers {layers}"
+    return build_folder(folder, f"random {family} seed {seed}{depth}{text}", write)
 
 
 def _tiny_tokenizer(family: str, corpus: Sequence[str], vocabulary: int):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,14 +18,39 @@ import torch
 from verl_rsim.data.question import Question
 from verl_rsim.data.rows import write_rows
 from verl_rsim.data.verl_row import verl_row
-from verl_rsim.dialogue import Dialogue, Episode, Generation, Limits, Observer, Request
+from verl_rsim.dialogue import Dialogue, Generation, Limits, Observer, Request, Row
 from verl_rsim.folders import build_folder, is_intact
 from verl_rsim.models import prepare_tiny
 from verl_rsim.prompts import Codec, eos_ids, planner_messages
 from verl_rsim.strategies import STRATEGIES
 
 KINDS = "ABCDEFGHI"
+UNKNOWN = "?"
 ROOM = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """A reasoner.
+
+    Attributes:
+        kinds: of questions that it knows, 1 to 9.
+        turns: 1 or 2.
+        skill: how probably its answer is right after the right strategies. Below 1 it also learns to answer without a
+            planner, always wrongly.
+        family: of the model, "llama" or "qwen2".
+        vocabulary: most tokens.
+        layers: of the model.
+        seed: of the weights.
+    """
+
+    kinds: int
+    turns: int = 1
+    skill: float = 1.0
+    family: str = "llama"
+    vocabulary: int = 512
+    layers: int = 2
+    seed: int = 0
 
 
 def wanted(kind: int, turns: int) -> list[int]:
@@ -44,13 +70,22 @@ def question(source: random.Random, kinds: int) -> tuple[int, Question]:
 
 
 class Script(Observer):
-    """What the reasoner is taught to write in one interaction, under strategies drawn at random (``source``)."""
+    """What the reasoner is taught to write in one interaction, under strategies drawn at random (``source``).
+
+    After the right strategies its answer is right with probability ``skill``.
+    """
 
     def __init__(
-        self, codec: Codec, labels: tuple[int, ...], kind: int, answer: str, turns: int, source: random.Random
-    ):
-        self.codec, self.labels, self.answer, self.source = codec, labels, answer, source
-        self.wanted, self.chosen = wanted(kind, turns), list[int]()
+        self,
+        codec: Codec,
+        labels: tuple[int, ...],
+        kind: int,
+        answer: str,
+        taught: Taught,
+        source: random.Random,
+    ) -> None:
+        self.codec, self.labels, self.answer, self.source, self.skill = codec, labels, answer, source, taught.skill
+        self.wanted, self.chosen = wanted(kind, taught.turns), list[int]()
 
     def chose(self, strategy: int) -> None:
         """Note what the planner chose."""
@@ -67,24 +102,33 @@ class Script(Observer):
         if len(self.chosen) < len(self.wanted) and STRATEGIES[self.chosen[-1]].name != "termination":
             return _sure(self.codec.encode("Yes.\n\n" if good else "No.\n\n"))
         good = good and len(self.chosen) == len(self.wanted)
-        text = f"\\boxed{{{self.answer if good else '?'}}}"
-        return _sure([*self.codec.encode(text), self.codec.tokenizer.eos_token_id])
+        good = good and (self.skill == 1 or self.source.random() < self.skill)
+        return _sure(answer_ids(self.codec, self.answer if good else UNKNOWN))
+
+
+def answer_ids(codec: Codec, answer: str) -> tuple[int, ...]:
+    """A final answer's tokens."""
+    return (*codec.encode(f"\\boxed{{{answer}}}"), codec.tokenizer.eos_token_id)
 
 
 def _sure(ids) -> Generation:
     return Generation(tuple(ids), (0.0,) * len(ids))
 
 
-def lessons(dialogue: Dialogue, count: int, turns: int, kinds: int, source: random.Random) -> list[Episode]:
-    """Interactions played by the script."""
+def lessons(dialogue: Dialogue, count: int, taught: Taught, source: random.Random) -> list[Row]:
+    """The reasoner's rows of interactions played by the script; with a skill below 1, a fifth without a planner."""
 
-    async def play() -> list[Episode]:
-        played = []
+    async def play() -> list[Row]:
+        rows = []
         for _ in range(count):
-            kind, asked = question(source, kinds)
-            script = Script(dialogue.reasoner, dialogue.label_ids, kind, asked.answer, turns, source)
-            played.append(await dialogue.play(chat(asked), script.plan, script.write, script))
-        return played
+            kind, asked = question(source, taught.kinds)
+            if taught.skill < 1 and source.random() < 0.2:
+                ids = answer_ids(dialogue.reasoner, UNKNOWN)
+                rows.append(Row(tuple(dialogue.reasoner.chat(chat(asked))), ids, (1,) * len(ids), (0.0,) * len(ids)))
+                continue
+            script = Script(dialogue.reasoner, dialogue.label_ids, kind, asked.answer, taught, source)
+            rows.append((await dialogue.play(chat(asked), script.plan, script.write, script)).reasoner_row())
+        return rows
 
     return asyncio.run(play())
 
@@ -109,24 +153,25 @@ def make_planner(folder: Path, seed: int) -> None:
     prepare_tiny(folder, "qwen2", seed, menus, 1024)
 
 
-def make_reasoner(folder: Path, planner: Path, turns: int, kinds: int, steps: int = 300, batch: int = 32) -> None:
-    """A tiny Llama that has learned the script's words by cross-entropy; a no-op where there is one.
+def make_reasoner(folder: Path, planner: Path, taught: Taught, steps: int = 300, batch: int = 32) -> None:
+    """A tiny model that has learned the script's words by cross-entropy; a no-op where there is one.
 
     Args:
         folder: gets the model.
         planner: a planner, for the dialogue; its weights do not matter.
-        turns: 1 or 2.
-        kinds: of questions, 1 to 9.
+        taught: what it is to be.
         steps, batch: of its training.
     """
     from transformers import AutoModelForCausalLM
 
-    made_from = f"taught {kinds} kinds, {turns} turns, {steps} steps of {batch}"
+    made_from = f"{taught}, {steps} steps of {batch}"
     if is_intact(folder, made_from):
         return
+    kinds, turns = taught.kinds, taught.turns
     source, untaught = random.Random(0), folder.with_name(folder.name + "-untaught")
     said = [strategy.instruction for strategy in STRATEGIES]
-    prepare_tiny(untaught, "llama", 0, [question(source, kinds)[1].text for _ in range(50)] + said * 5, 512)
+    corpus = [question(source, kinds)[1].text for _ in range(50)] + said * 5
+    prepare_tiny(untaught, taught.family, taught.seed, corpus, taught.vocabulary, taught.layers)
     codecs = codec(planner), codec(untaught)
     limits = Limits(turns, 16, 16, ROOM, ROOM, ROOM, ROOM)
     dialogue, source = Dialogue(*codecs, limits), random.Random(1)
@@ -135,7 +180,7 @@ def make_reasoner(folder: Path, planner: Path, turns: int, kinds: int, steps: in
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     for step in range(steps):
-        rows = [episode.reasoner_row() for episode in lessons(dialogue, batch, turns, kinds, source)]
+        rows = lessons(dialogue, batch, taught, source)
         longest = max(len(row.prompt_ids) + len(row.response_ids) for row in rows)
         ids, labels = torch.zeros(batch, longest, dtype=torch.long), torch.full((batch, longest), -100)
         for i, row in enumerate(rows):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from task import make_planner, make_reasoner, write_questions
+from task import Taught, make_planner, make_reasoner, write_questions
 
 from verl_rsim.launch import run, train_command
 from verl_rsim.summary import read_metrics
 
-RECIPE = Path(__file__).with_name("controlled.yaml")
+RECIPE, ALONE = (Path(__file__).with_name(name) for name in ("controlled.yaml", "alone.yaml"))
 ACCURACY = "val-core/controlled/acc/mean@1"
 
 
@@ -23,6 +23,8 @@ class Run:
         kinds: of questions, 1 to 9.
         turns: 1 or 2.
         steps: of training.
+        skill: of the taught reasoner (:class:`task.Taught`).
+        alone: train the reasoner without a planner, through stock verl.
         overrides: of the recipe, in hydra's syntax.
     """
 
@@ -30,15 +32,18 @@ class Run:
     kinds: int = 9
     turns: int = 1
     steps: int = 60
+    skill: float = 1.0
+    alone: bool = False
     overrides: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         named = (f"{name}{getattr(self, name)}" for name in ("kinds", "turns", "steps", "seed"))
-        return "-".join([*named, *(override.replace("/", "_") for override in self.overrides)])
+        said = [*([f"skill{self.skill}"] if self.skill < 1 else []), *(["alone"] if self.alone else [])]
+        return "-".join([*named, *said, *(override.replace("/", "_") for override in self.overrides)])
 
 
 def train(folder: Path, asked: Run) -> list[dict]:
-    """Train a planner before a taught, frozen reasoner.
+    """Train a planner before a taught reasoner, frozen unless an override says otherwise; or that reasoner alone.
 
     Args:
         folder: gets models, questions, metrics; what is there already of the models is used.
@@ -51,23 +56,27 @@ def train(folder: Path, asked: Run) -> list[dict]:
         RuntimeError: the job failed.
     """
     task = folder / f"kinds{asked.kinds}"
-    planner, reasoner = folder / f"planner{asked.seed}", task / f"reasoner{asked.turns}"
+    planner = folder / f"planner{asked.seed}"
+    taught = Taught(asked.kinds, asked.turns, asked.skill)
+    reasoner = task / f"reasoner{asked.turns}{'' if asked.skill == 1 else f'-skill{asked.skill}'}"
     make_planner(planner, asked.seed)
-    make_reasoner(reasoner, planner, asked.turns, asked.kinds)
+    make_reasoner(reasoner, planner, taught)
     write_questions(task, asked.kinds)
     told = {
         "task": task,
-        "planner.model.path": planner,
         "actor_rollout_ref.model.path": reasoner,
-        "rsim.max_turns": asked.turns,
-        "rsim.seed": asked.seed,
         "data.seed": asked.seed,
         "trainer.total_training_steps": asked.steps,
+        "trainer.default_local_dir": f"'{folder / 'runs' / str(asked)}'",
     }
+    if not asked.alone:
+        told |= {"planner.model.path": planner, "rsim.max_turns": asked.turns, "rsim.seed": asked.seed}
     metrics = folder / "metrics" / f"{asked}.jsonl"
     metrics.parent.mkdir(exist_ok=True)
     metrics.unlink(missing_ok=True)
-    command = train_command(str(RECIPE), [*(f"{key}={value}" for key, value in told.items()), *asked.overrides])
+    command = train_command(
+        str(ALONE if asked.alone else RECIPE), [*(f"{key}={value}" for key, value in told.items()), *asked.overrides]
+    )
     if status := run(command, {"VERL_PLATFORM": "cpu", "VERL_FILE_LOGGER_PATH": str(metrics)}):
         raise RuntimeError(f"the job {asked} ended with exit status {status}; see above")
     return read_metrics(metrics)
