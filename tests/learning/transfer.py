@@ -1,0 +1,54 @@
+"""Does a planner that run.py trained help a reasoner that it never saw? Against all controls of the evaluation, paired.
+
+    python tests/learning/transfer.py FOLDER [--seeds 0 1 2] [--kinds 9]
+
+The unseen reasoner has another architecture, depth, tokenizer and seed, and was taught the same task. The planners of
+the given seeds and an untrained one are put before both by ``verl-rsim transfer``; tables and heat map lie in
+``FOLDER/transfer``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import yaml
+from task import Taught, make_reasoner
+from training import Run
+
+from verl_rsim.launch import run
+
+
+def main() -> int:
+    """The command above."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--kinds", type=int, default=9)
+    asked = parser.parse_args()
+    folder = asked.folder.absolute()
+    task, untrained = folder / f"kinds{asked.kinds}", folder / f"planner{asked.seeds[0]}"
+    unseen = Taught(asked.kinds, family="qwen2", vocabulary=800, layers=3, seed=7)
+    make_reasoner(task / "unseen", untrained, unseen)
+    planners = {"untrained": str(untrained)}
+    for seed in asked.seeds:
+        planners[f"seed_{seed}"] = str(target := folder / "exported" / f"kinds{asked.kinds}-seed{seed}") + "/planner"
+        if not target.is_dir():
+            checkpoint = folder / "runs" / str(Run(seed, asked.kinds))
+            if status := run([sys.executable, "-m", "verl_rsim", "export", str(checkpoint), "--out", str(target)], {}):
+                return status
+    matrix = {
+        "planners": planners,
+        "reasoners": {"seen": str(task / "reasoner1"), "unseen": str(task / "unseen")},
+        "datasets": {"controlled": str(task / "test.parquet")},
+        "controls": "all",
+        "rules": {"max_turns": 1, "max_step_tokens": 16, "max_answer_tokens": 16},
+    }
+    (folder / "transfer.yaml").write_text(yaml.safe_dump(matrix, sort_keys=False))
+    command = [sys.executable, "-m", "verl_rsim", "transfer", str(folder / "transfer.yaml")]
+    return run([*command, "--out", str(folder / "transfer")], {"VERL_PLATFORM": "cpu"})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

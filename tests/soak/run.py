@@ -1,0 +1,131 @@
+"""Does anything grow? Trains the recipe ``tiny`` for many steps and watches what its processes hold.
+
+    python tests/soak/run.py FOLDER [--steps 200] [hydra overrides]
+
+Samples every few seconds: memory (PSS) and open files by process, shared memory; after each step: TransferQueue's keys,
+the trainer's references to Ray's objects, what its object store holds. Prints the median of the second fifth of the
+steps and of the last fifth, and exits with status 1 if something grew. Saves and validates every ten steps. A folder
+in which a run is complete is read, not trained again. Linux only; about twenty minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import sys
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import psutil
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from job import Job  # noqa: E402
+
+from verl_rsim.folders import home  # noqa: E402
+
+SECONDS = 5.0
+STEP_SECONDS = 60
+"""A step takes no longer; all of the job's start, ten times as long."""
+MEMORY, FILES = "memory, MiB", "open files"
+GROWTH = {
+    MEMORY: (0.05, 50),
+    FILES: (0.0, 5),
+    "shared memory, MiB": (0.05, 20),
+    "bytes in Ray's object store": (0.05, 2**20),
+}
+"""What noise may be: a share, and an amount that says nothing (a process may be sampled while it saves)."""
+OVERRIDES = (
+    "rsim.schedule=joint",
+    "rsim.guard.ppo_kl={action:off}",
+    "trainer.val_before_train=false",
+    "trainer.total_epochs=1000",
+    "trainer.save_freq=10",
+    "trainer.test_freq=10",
+    "trainer.max_actor_ckpt_to_keep=2",
+)
+
+
+def held(job: Job) -> Counter[str]:
+    """Memory and open files of the job by kind of process, and shared memory of all."""
+    found: Counter[str] = Counter()
+    for process in job.processes():
+        with contextlib.suppress(psutil.Error, OSError):
+            name = process.cmdline()[0].split("/")[-1].split(" ")[0]
+            found[f"{MEMORY}: {name}"] += process.memory_full_info().pss / 2**20
+            found[f"{FILES}: {name}"] += process.num_fds()
+    found["shared memory, MiB"] = sum(path.stat().st_blocks * 512 for path in Path("/dev/shm").iterdir()) / 2**20
+    return found
+
+
+def train(folder: Path, steps: int, overrides: list[str]) -> None:
+    """Write ``samples.jsonl`` and ``steps.jsonl``."""
+    told = {"VERL_USE_EXTERNAL_MODULES": "inside", "RSIM_SOAK": str(folder / "steps.jsonl")}
+    told["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    for name in ("samples.jsonl", "steps.jsonl", "job.jsonl"):
+        (folder / name).unlink(missing_ok=True)
+    job = Job(folder, home(), "job", *OVERRIDES, f"trainer.total_training_steps={steps}", *overrides, environment=told)
+    end = time.monotonic() + STEP_SECONDS * (steps + 10)
+    try:
+        with (folder / "samples.jsonl").open("w") as file:
+            while job.process.poll() is None and time.monotonic() < end:
+                file.write(json.dumps({"step": max(job.metrics(), default=0), **held(job)}) + "\n")
+                time.sleep(SECONDS)
+        if status := job.wait(1):
+            raise SystemExit(f"the job ended with exit status {status}:\n{job.log()[-3000:]}")
+    finally:
+        job.stop()
+
+
+def series(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What was held, with the step."""
+    found = defaultdict(list)
+    for name in ("samples.jsonl", "steps.jsonl"):
+        for line in (folder / name).read_text().splitlines():
+            record = json.loads(line)
+            step = record.pop("step")
+            for quantity, value in record.items():
+                found[quantity].append((step, value))
+    return dict(found)
+
+
+def grew(quantity: str, early: float, late: float) -> bool:
+    """Beyond what may be noise."""
+    share, amount = GROWTH.get(quantity.split(":")[0], (0.0, 0.0))
+    return late - early > max(share * early, amount)
+
+
+def main() -> int:
+    """The command above."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, default=200)
+    asked, overrides = parser.parse_known_args()
+    folder, steps = asked.folder.absolute(), asked.steps
+    folder.mkdir(parents=True, exist_ok=True)
+    counted = folder / "steps.jsonl"
+    if not counted.is_file() or len(counted.read_text().splitlines()) < steps:
+        train(folder, steps, overrides)
+    print(
+        "| held | steps",
+        f"{steps // 5} to {steps * 2 // 5} | {steps * 4 // 5} to {steps} | grew |\n| --- | --- | --- | --- |",
+    )
+    failed = False
+    for quantity, values in sorted(series(folder).items()):
+        early = [value for step, value in values if steps // 5 <= step < steps * 2 // 5]
+        late = [value for step, value in values if steps * 4 // 5 <= step]
+        if not early or not late:  # processes of a moment
+            continue
+        first, last = statistics.median(early), statistics.median(late)
+        failed |= (more := grew(quantity, first, last))
+        print(f"| {quantity} | {first:.0f} | {last:.0f} | {'yes' if more else 'no'} |")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
