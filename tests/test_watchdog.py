@@ -11,6 +11,7 @@ import time
 import pytest
 
 from verl_rsim.culprit import stopped
+from verl_rsim.deadman import switch
 from verl_rsim.errors import JobDied
 from verl_rsim.witness import ACCOUNT, waiting_for
 
@@ -49,6 +50,42 @@ def test_a_stopped_process_is_found_below_its_parent():
         for pid in _children(parent.pid):
             os.kill(pid, signal.SIGKILL)
         parent.wait(10)
+
+
+SWITCH = """
+import os, sys, time
+from verl_rsim.deadman import switch
+with switch(1.0) as alive:
+    for _ in range(25):
+        alive()
+        time.sleep(0.1)
+    print("alive", flush=True)
+    {then}
+print("over", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("then", "status", "said"),
+    [
+        ("pass", 0, "alive\nover\n"),
+        ("os.kill(os.getpid(), 19)", -signal.SIGKILL, "alive\n"),
+        ("'a' * 40 == __import__('re').match('(a*)*b', 'a' * 40)", -signal.SIGKILL, "alive\n"),
+    ],
+    ids=["lives", "stopped", "never lets go of the interpreter"],
+)
+def test_a_process_without_a_sign_of_life_is_ended(then, status, said):
+    job = subprocess.run([sys.executable, "-c", SWITCH.format(then=then)], capture_output=True, text=True, timeout=60)
+    assert (job.returncode, job.stdout) == (status, said)
+    assert ("has given no sign of life for 1 s (rsim.watchdog.stall_seconds)" in job.stderr) == (status != 0)
+
+
+def test_a_job_goes_on_without_its_guard():
+    with switch(1.0) as alive:
+        for pid in _children(os.getpid()):
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.2)
+        alive()
 
 
 def _children(pid: int) -> list[int]:

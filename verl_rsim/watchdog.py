@@ -16,8 +16,11 @@ from typing import Any
 
 import ray
 
-from verl_rsim import culprit
+from verl_rsim import culprit, deadman
 from verl_rsim.errors import JobDied, RsimError
+
+GRACE = 10.0
+"""Seconds that the switch waits longer than the watchdog, which looks at many things between two signs of life."""
 
 
 def _engine_error(server: Any) -> str | None:
@@ -75,10 +78,12 @@ class Watchdog:
         future: Future = Future()
         thread = threading.Thread(target=_complete, args=(future, work), daemon=True, name="rsim-job")
         thread.start()
-        while not wait([future], self.poll_seconds).done:
-            self._check_stall()
-            if watch_actors:
-                self.check()
+        with deadman.switch(self.stall_seconds + GRACE) as alive:
+            while not wait([future], self.poll_seconds).done:
+                alive()
+                self._check_stall()
+                if watch_actors:
+                    self.check()
         try:
             return future.result()
         except RsimError:

@@ -1,0 +1,130 @@
+"""What a step of rSIM costs, against a step of stock verl GRPO for each of its two models, on the same rows and tokens.
+
+    python benchmarks/step/run.py FOLDER [STEPS] [overrides of the rSIM job]
+
+Trains ``tiny`` with both policies for STEPS steps and keeps every interaction. Then stock verl trains each model alone:
+its agent loop makes the same calls for as many tokens, in rows of the same length. Prints the seconds of each phase
+(median of the steps after the second) and the ratio of a step. Takes three jobs' time; one whose metrics are in FOLDER
+is not run again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pandas
+
+from verl_rsim.dialogue import Dialogue, Limits, StepEnd
+from verl_rsim.episode_log import read_log
+from verl_rsim.episodes import EpisodeRecord
+from verl_rsim.evaluate.players import load_codec
+from verl_rsim.folders import home
+from verl_rsim.launch import run, train_command
+from verl_rsim.prompts import OBSERVATION
+from verl_rsim.strategies import strategy_index
+from verl_rsim.summary import read_metrics
+
+HERE = Path(__file__).parent
+MODELS = {"planner": "tiny-qwen2", "reasoner": "tiny-llama"}
+SKIPPED = 2
+"""Steps in which things are done for the first time."""
+PHASES = ("step", "gen", "old_log_prob", "adv", "update", "update_actor", "update_weights")
+
+
+def job(
+    name: str, recipe: str, overrides: dict[str, Any], folder: Path, more: list[str]
+) -> dict[int, dict[str, float]]:
+    """Train; the metrics of each step."""
+    metrics = folder / f"{name}.jsonl"
+    if not metrics.is_file():
+        told = {"VERL_FILE_LOGGER_PATH": f"{metrics}.part", "PYTHONPATH": f"{HERE}:{os.environ.get('PYTHONPATH', '')}"}
+        if run(train_command(recipe, [f"{key}={value}" for key, value in overrides.items()] + more), told):
+            raise SystemExit(f"the {name} job failed; see above")
+        os.replace(f"{metrics}.part", metrics)
+    return {step["step"]: step for step in read_metrics(metrics) if step["step"] > SKIPPED}
+
+
+def shapes(episode: EpisodeRecord, dialogue: Dialogue) -> dict[str, dict[str, Any]]:
+    """What each model read and wrote: its prompt's ids, and for each call the ids given and the tokens written."""
+    prompts = dialogue.prompts([{"role": "user", "content": episode.question}])
+    calls: dict[str, list[tuple[list[int], int]]] = {"planner": [], "reasoner": []}
+    last = None
+    for turn in episode.turns:
+        observation = dialogue.planner.encode(OBSERVATION.format(step=last.text.strip())) if last else ()
+        injected = dialogue.injected_ids(strategy_index(turn.strategy), StepEnd(last.end) if last else None)
+        calls["planner"].append((list(observation), 1))
+        calls["reasoner"].append((list(injected), turn.tokens))
+        last = turn
+    pairs = zip(("planner", "reasoner"), prompts, strict=True)
+    return {role: {"prompt": list(prompt), "calls": calls[role]} for role, prompt in pairs}
+
+
+def write_rows(episodes: list[EpisodeRecord], folder: Path) -> None:
+    """The data of the stock jobs, in the order of the steps."""
+    codecs = {role: load_codec(str(home() / "models" / name), role, False)[0] for role, name in MODELS.items()}
+    dialogue = Dialogue(codecs["planner"], codecs["reasoner"], Limits(1, 1, 1, 1, 1, 1, 1))
+    rows = defaultdict(list)
+    for episode in sorted(episodes, key=lambda episode: episode.step):
+        for role, shape in shapes(episode, dialogue).items():
+            rows[role].append(
+                {
+                    "prompt": [{"role": "user", "content": episode.question}],
+                    "data_source": episode.data_source,
+                    "reward_model": {"style": "rule", "ground_truth": episode.truth},
+                    "extra_info": {"shape": json.dumps(shape)},
+                }
+            )
+    for role, of in rows.items():
+        pandas.DataFrame(of).to_parquet(folder / f"{role}.parquet")
+
+
+def main(folder: Path, steps: int, more: list[str]) -> None:
+    """The command above."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["VERL_PLATFORM"] = "cpu"
+    ours = {
+        "rsim.schedule": "joint",
+        "rsim.episode_log.train_share": 1,
+        "trainer.total_training_steps": steps,
+        "trainer.total_epochs": 1000,
+        "trainer.val_before_train": False,
+        "trainer.test_freq": -1,
+        "trainer.save_freq": -1,
+        "trainer.default_local_dir": folder / "rsim",
+    }
+    found = {"rSIM": job("rsim", "tiny", ours, folder, more)}
+    episodes = [episode for episode in read_log(folder / "rsim") if episode.kind == "train"]
+    write_rows(episodes, folder)
+    for role, name in MODELS.items():
+        rewards = {"planner": {"reward.reward_manager.name": "naive",
+                               "reward.custom_reward_function.path": HERE / "replay.py"},
+                   "reasoner": {"reward.reward_manager.name": "rsim_math"}}  # fmt: skip
+        stock = {
+            "data.train_files": folder / f"{role}.parquet",
+            "data.train_batch_size": len(episodes) // steps,
+            "actor_rollout_ref.model.path": home() / "models" / name,
+            "actor_rollout_ref.rollout.agent.agent_loop_config_path": HERE / "agent_loop.yaml",
+            "trainer.default_local_dir": folder / role,
+            "trainer.experiment_name": role,
+            **rewards[role],
+        }
+        found[role] = job(role, str(HERE / "stock.yaml"), stock, folder, [])
+    for name, of in found.items():
+        keys = sorted({key for step in of.values() for key in step if key.startswith("timing_s/")})
+        medians = {key.removeprefix("timing_s/"): statistics.median(step[key] for step in of.values()) for key in keys}
+        print(
+            name, " ".join(f"{key} {seconds:.2f}" for key, seconds in medians.items() if key.split("/")[-1] in PHASES)
+        )
+    total = {name: statistics.median(step["timing_s/step"] for step in of.values()) for name, of in found.items()}
+    print(f"{len(episodes) // steps} interactions a step; a step of rSIM / both stock steps: ", end="")
+    print(f"{total['rSIM'] / (total['planner'] + total['reasoner']):.2f}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).absolute(), int(sys.argv[2]) if len(sys.argv) > 2 else 20, sys.argv[3:])

@@ -1,0 +1,62 @@
+"""A dead man's switch: a small process of its own that ends the trainer's when that gives no sign of life.
+
+The watchdog is a thread of the trainer's process, so it stands still with it: when the process is stopped, or code that
+holds the interpreter's lock never returns. As a script it is the small process, which imports nothing of the package.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+LOOKS = 10
+"""Silent looks in a row until the process is ended. Many: one that was stopped together with it sees one."""
+
+
+@contextmanager
+def switch(seconds: float) -> Iterator[Callable[[], None]]:
+    """End this process (SIGKILL) unless it gives a sign of life every ``seconds``; while the context lasts.
+
+    Yields:
+        Gives a sign of life.
+    """
+    command = [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(seconds)]
+    guard = subprocess.Popen(command, stdin=subprocess.PIPE)
+    channel = guard.stdin
+    assert channel is not None
+
+    def alive() -> None:
+        with suppress(BrokenPipeError):  # somebody killed the guard: the job can do without it
+            os.write(channel.fileno(), b".")
+
+    try:
+        yield alive
+    finally:
+        with suppress(BrokenPipeError):
+            channel.close()
+        guard.wait()
+
+
+def guard(pid: int, seconds: float) -> None:
+    """Read signs of life from the standard input until it ends, or end the process ``pid``."""
+    silent = 0
+    while silent < LOOKS:
+        if not select.select([0], [], [], seconds / LOOKS)[0]:
+            silent += 1
+        elif os.read(0, 4096):
+            silent = 0
+        else:
+            return
+    said = f"the trainer's process {pid} (the task runner) has given no sign of life for {seconds:.0f} s"
+    print(f"{said} (rsim.watchdog.stall_seconds): it is stopped or caught; ending the job", file=sys.stderr, flush=True)
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    guard(int(sys.argv[1]), float(sys.argv[2]))
