@@ -29,17 +29,18 @@ def switch(seconds: float) -> Iterator[Callable[[], None]]:
     guard = subprocess.Popen(command, stdin=subprocess.PIPE)
     channel = guard.stdin
     assert channel is not None
+    os.set_blocking(channel.fileno(), False)
 
     def alive() -> None:
-        with suppress(BrokenPipeError):  # somebody killed the guard: the job can do without it
+        with suppress(BrokenPipeError, BlockingIOError):  # the guard was killed or stopped: the job can do without it
             os.write(channel.fileno(), b".")
 
     try:
         yield alive
     finally:
-        with suppress(BrokenPipeError):
-            channel.close()
+        guard.kill()
         guard.wait()
+        channel.close()
 
 
 def guard(pid: int, seconds: float) -> None:
