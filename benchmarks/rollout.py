@@ -1,16 +1,18 @@
 """What alternating costs the reasoner: tokens a second against one long turn, time by turn, and how time grows.
 
-    python benchmarks/rollout.py PLANNER REASONER [INTERACTIONS] [TURNS] [STEP_TOKENS]
+    python benchmarks/rollout.py PLANNER REASONER [INTERACTIONS] [TURNS] [STEP_TOKENS] [ENGINE]
 
 All interactions run at once, through the dialogue of training, and go through all their turns: steps have STEP_TOKENS
 tokens, the planner chooses among all strategies but termination. The bare reasoner writes as many tokens in one turn.
-All ways run in turn, by the same two engines; the first round is not timed. Prints medians over the rounds.
+All ways run in turn, by the same two engines; the first round is not timed. Prints medians over the rounds. ENGINE is
+what both engines are told beside: vLLM's AsyncEngineArgs as JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import statistics
 import sys
 import time
@@ -74,9 +76,13 @@ def show(name: str, values: Sequence[float]) -> None:
     print(f"{name}: {statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})")
 
 
-async def main(planner_name: str, reasoner_name: str, count: str = "16", turns: str = "16", step: str = "32") -> None:
+async def main(
+    planner_name: str, reasoner_name: str, count: str = "16", turns: str = "16", step: str = "32", engine: str = "{}"
+) -> None:
     """Measure and print."""
-    planner, reasoner = Planner.from_pretrained(planner_name), Reasoner.from_pretrained(reasoner_name)
+    told = json.loads(engine)
+    planner = Planner.from_pretrained(planner_name, engine_options=told)
+    reasoner = Reasoner.from_pretrained(reasoner_name, engine_options=told)
     n, most, tokens = int(count), int(turns), int(step)
     ways = {
         "one turn": (n, 0),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from training import curve
+from training import curve as validated
 
 from verl_rsim.summary import read_metrics
 
@@ -43,7 +43,7 @@ def table(runs: dict[str, list[dict]]) -> list[str]:
     ]
     for name, steps in sorted(runs.items()):
         kinds, turns, _, seed, changed = NAME.fullmatch(name).groups()
-        accuracy = curve(steps)
+        accuracy = validated(steps)
         last = max(accuracy)
         reached = next((str(step) for step, value in accuracy.items() if value >= 0.9), "not")
         seconds = sorted(step["timing_s/step"] for step in steps if "timing_s/step" in step)
@@ -53,22 +53,26 @@ def table(runs: dict[str, list[dict]]) -> list[str]:
 
 
 def figure(path: Path, runs: dict[str, list[dict]], references: dict[str, list[float]]) -> None:
-    """Accuracy of every step's samples, a panel for each number of kinds and turns."""
-    panels: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(dict)
+    """Accuracy of every step's samples, a panel for each number of kinds and turns and each skill of the reasoner."""
+    panels: dict[tuple[str, str, str], dict[str, list[float]]] = defaultdict(dict)
     for name, steps in sorted(runs.items()):
         kinds, turns, _, seed, changed = NAME.fullmatch(name).groups()
-        panels[kinds, turns][f"seed {seed} {changed}".strip()] = [s["reasoner/acc"] for s in steps if s["step"]]
+        skill, told = re.fullmatch(r"(?:skill([\d.]+)-?)?(.*)", changed).groups()
+        curve = [step.get("reasoner/acc", step.get("critic/score/mean")) for step in steps if step["step"]]
+        panels[kinds, turns, skill or "1"][f"seed {seed} {told}".strip()] = curve
     drawing = Figure(figsize=(5 * len(panels), 3.4), layout="constrained")
     FigureCanvasAgg(drawing)
-    for position, ((kinds, turns), curves) in enumerate(sorted(panels.items(), reverse=True), 1):
+    for position, ((kinds, turns, skill), curves) in enumerate(sorted(panels.items(), reverse=True), 1):
         axes = drawing.add_subplot(1, len(panels), position)
         for label, values in curves.items():
             axes.plot(range(1, len(values) + 1), values, label=label)
-        plain = [values for name, values in references.items() if turns == "1" and name.startswith(f"{kinds}-")]
+        known = turns == skill == "1"
+        plain = [values for name, values in references.items() if known and name.startswith(f"{kinds}-")]
         for index, values in enumerate(plain):
             axes.plot(range(1, len(values) + 1), values, ":", color="gray", label=None if index else "plain torch")
         axes.axhline((1 / 9) ** int(turns), color="black", linewidth=0.5)
-        axes.set(title=f"{kinds} kinds, {turns} turn{'s' * (turns != '1')}", xlabel="step", ylim=(0, 1.02))
+        title = f"{kinds} kinds, {turns} turn{'s' * (turns != '1')}" + f", skill {skill}" * (skill != "1")
+        axes.set(title=title, xlabel="step", ylim=(0, 1.02))
         axes.set_ylabel("accuracy of the samples")
         axes.legend(fontsize="x-small")
     drawing.savefig(path, dpi=110)
