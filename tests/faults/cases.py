@@ -24,7 +24,7 @@ WORKERS = {
     "reasoner server": "vllm_server_0|reasoner server",
     "reasoner engine": "reasoner server: its vLLM engine|vllm_server_0",
     "reasoner worker": "reasoner worker",
-    "task runner": "TaskRunner",
+    "task runner": "TaskRunner|task runner",
     "driver": "",
     "raylet": "[Rr]aylet",
 }

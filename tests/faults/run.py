@@ -209,10 +209,12 @@ def _name(process: psutil.Process) -> str:
 
 
 def _error(log: str) -> str:
-    """The last error of a log, in one line; Ray's word for a raylet that is gone, whoever asked it for something."""
+    """The last error of a log, in one line; before it, who said why the job is ended from outside the trainer."""
     plain = re.sub(r"\x1b\[[0-9;]*m|\(\w+ pid=\d+\) ?", "", log)
     if "Raylet is terminated" in plain:
         return "Raylet is terminated. Termination is unexpected."
+    if said := re.search(r"^the trainer's process .* has given no sign of life.*$", plain, re.MULTILINE):
+        return said[0]
     lines = re.findall(r"^(?:[\w.]+\.)?(\w*(?:Error|Died|Collapsed|Exception)\b.*)$", plain, re.MULTILINE)
     return lines[-1][:400].replace("|", "/") if lines else ""
 

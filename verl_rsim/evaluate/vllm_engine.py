@@ -120,7 +120,7 @@ def _on_cpu(context: int) -> dict[str, Any]:
     So prompts are read whole there. The rest is as in config/cpu.yaml.
     """
     whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(context, 8192)}
-    return {"dtype": "float32", "enforce_eager": True, **whole}
+    return {"dtype": "float32", "enforce_eager": True, "block_size": 32, **whole}
 
 
 def _installed(distribution: str) -> bool:
