@@ -17,11 +17,25 @@ MARK = "RSIM_TEST_JOB"
 """In the environment of every process of a job: its name."""
 
 
+def shared_memory() -> int:
+    """Bytes of shared memory that are in use on this machine."""
+    return sum(path.stat().st_blocks * 512 for path in Path("/dev/shm").iterdir() if path.is_file())
+
+
 class Job:
-    """A training job started as a user would, in a folder that holds nothing else."""
+    """A training job started as a user would, in a folder that holds nothing else.
+
+    With ``inside``, a folder, all its processes load the module ``inside.py`` of it.
+    """
 
     def __init__(
-        self, folder: Path, home: Path, name: str, *overrides: str, environment: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        home: Path,
+        name: str,
+        *overrides: str,
+        environment: Mapping[str, str] | None = None,
+        inside: Path | None = None,
     ):
         folder.mkdir(exist_ok=True)
         self.metrics_file, self.log_file = folder / f"{name}.jsonl", folder / f"{name}.log"
@@ -33,6 +47,9 @@ class Job:
             MARK: name,
             **(environment or {}),
         }
+        if inside:
+            env["VERL_USE_EXTERNAL_MODULES"] = "inside"
+            env["PYTHONPATH"] = os.pathsep.join([str(inside), *filter(None, [env.get("PYTHONPATH")])])
         command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-path", "pkg://verl_rsim.recipes.tiny"]
         command += ["--config-name", "tiny", f"trainer.default_local_dir={folder / 'checkpoints'}", *overrides]
         self.name = name

@@ -18,8 +18,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import pandas
-
+from verl_rsim.data.question import Question
+from verl_rsim.data.rows import write_rows
+from verl_rsim.data.verl_row import verl_row
 from verl_rsim.dialogue import Dialogue, Limits, StepEnd
 from verl_rsim.episode_log import read_log
 from verl_rsim.episodes import EpisodeRecord
@@ -65,23 +66,19 @@ def shapes(episode: EpisodeRecord, dialogue: Dialogue) -> dict[str, dict[str, An
     return {role: {"prompt": list(prompt), "calls": calls[role]} for role, prompt in pairs}
 
 
-def write_rows(episodes: list[EpisodeRecord], folder: Path) -> None:
+def write_data(episodes: list[EpisodeRecord], folder: Path) -> None:
     """The data of the stock jobs, in the order of the steps."""
     codecs = {role: load_codec(str(home() / "models" / name), role, False)[0] for role, name in MODELS.items()}
     dialogue = Dialogue(codecs["planner"], codecs["reasoner"], Limits(1, 1, 1, 1, 1, 1, 1))
     rows = defaultdict(list)
     for episode in sorted(episodes, key=lambda episode: episode.step):
+        asked = Question(episode.question, episode.truth)
         for role, shape in shapes(episode, dialogue).items():
-            rows[role].append(
-                {
-                    "prompt": [{"role": "user", "content": episode.question}],
-                    "data_source": episode.data_source,
-                    "reward_model": {"style": "rule", "ground_truth": episode.truth},
-                    "extra_info": {"shape": json.dumps(shape)},
-                }
-            )
+            row = verl_row(asked, episode.data_source, "train", len(rows[role]), instruction="")
+            row["extra_info"]["shape"] = json.dumps(shape)
+            rows[role].append(row)
     for role, of in rows.items():
-        pandas.DataFrame(of).to_parquet(folder / f"{role}.parquet")
+        write_rows(folder / f"{role}.parquet", of)
 
 
 def main(folder: Path, steps: int, more: list[str]) -> None:
@@ -100,7 +97,7 @@ def main(folder: Path, steps: int, more: list[str]) -> None:
     }
     found = {"rSIM": job("rsim", "tiny", ours, folder, more)}
     episodes = [episode for episode in read_log(folder / "rsim") if episode.kind == "train"]
-    write_rows(episodes, folder)
+    write_data(episodes, folder)
     for role, name in MODELS.items():
         rewards = {"planner": {"reward.reward_manager.name": "naive",
                                "reward.custom_reward_function.path": HERE / "replay.py"},

@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from cases import CASES, INSIDE, PHASES, Case  # noqa: E402
-from job import Job  # noqa: E402
+from job import Job, shared_memory  # noqa: E402
 
 from verl_rsim.checkpoint import finished, read_state  # noqa: E402
 from verl_rsim.folders import home  # noqa: E402
@@ -38,6 +38,11 @@ START, STALL, END = 600, 45, 120
 LEFT = 20
 """Seconds after which no process may be left."""
 DISK = "400m"
+OUTSIDE = (
+    r"Raylet is terminated\. Termination is unexpected\.",
+    r"the trainer's process .* has given no sign of life.*$",
+)
+"""What is said by those who end a job from outside the trainer: it says more than the error that comes of it."""
 OVERRIDES = (
     f"rsim.watchdog.stall_seconds={STALL}",
     "rsim.schedule=joint",
@@ -101,10 +106,10 @@ def run(case: Case | None, folder: Path) -> tuple[Row, int | None]:
         path.unlink()
     before = _saved(folder)
     steps = 1000 if case else before + 1
-    told = {"VERL_USE_EXTERNAL_MODULES": "inside", "RSIM_FAULTS": str(inside)}
-    told["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
-    shared = _shared()
-    job = Job(folder, home(), "job", *OVERRIDES, f"trainer.total_training_steps={steps}", environment=told)
+    told = {"RSIM_FAULTS": str(inside)}
+    shared = shared_memory()
+    overrides = [*OVERRIDES, f"trainer.total_training_steps={steps}"]
+    job = Job(folder, home(), "job", *overrides, environment=told, inside=HERE)
     try:
         if case is None:
             row.outcome = f"ended with status {job.wait(START)}"
@@ -124,7 +129,7 @@ def run(case: Case | None, folder: Path) -> tuple[Row, int | None]:
     row.said = _error(log)
     if case and case.says and row.outcome != "went on":
         row.named = bool(re.search(case.says, row.said))
-    row.shared, row.saved = (_shared() - shared) / 2**20, _saved(folder)
+    row.shared, row.saved = (shared_memory() - shared) / 2**20, _saved(folder)
     found = re.search(r"Resumed both policies.*\(step (\d+)\)", log)
     return row, int(found[1]) if found else (0 if "step 1: rollout" in log else None)
 
@@ -132,10 +137,6 @@ def run(case: Case | None, folder: Path) -> tuple[Row, int | None]:
 def _saved(folder: Path) -> int:
     complete = finished(folder / "checkpoints")
     return read_state(complete[-1]).step if complete else 0
-
-
-def _shared() -> int:
-    return sum(path.stat().st_blocks * 512 for path in Path("/dev/shm").iterdir() if path.is_file())
 
 
 def _phases(inside: Path) -> list[str]:
@@ -211,10 +212,9 @@ def _name(process: psutil.Process) -> str:
 def _error(log: str) -> str:
     """The last error of a log, in one line; before it, who said why the job is ended from outside the trainer."""
     plain = re.sub(r"\x1b\[[0-9;]*m|\(\w+ pid=\d+\) ?", "", log)
-    if "Raylet is terminated" in plain:
-        return "Raylet is terminated. Termination is unexpected."
-    if said := re.search(r"^the trainer's process .* has given no sign of life.*$", plain, re.MULTILINE):
-        return said[0]
+    for outside in OUTSIDE:
+        if said := re.search(outside, plain, re.MULTILINE):
+            return said[0]
     lines = re.findall(r"^(?:[\w.]+\.)?(\w*(?:Error|Died|Collapsed|Exception)\b.*)$", plain, re.MULTILINE)
     return lines[-1][:400].replace("|", "/") if lines else ""
 

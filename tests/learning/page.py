@@ -16,7 +16,7 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from training import curve as validated
+from training import curve
 
 from verl_rsim.summary import read_metrics
 
@@ -43,7 +43,7 @@ def table(runs: dict[str, list[dict]]) -> list[str]:
     ]
     for name, steps in sorted(runs.items()):
         kinds, turns, _, seed, changed = NAME.fullmatch(name).groups()
-        accuracy = validated(steps)
+        accuracy = curve(steps)
         last = max(accuracy)
         reached = next((str(step) for step, value in accuracy.items() if value >= 0.9), "not")
         seconds = sorted(step["timing_s/step"] for step in steps if "timing_s/step" in step)
@@ -58,8 +58,8 @@ def figure(path: Path, runs: dict[str, list[dict]], references: dict[str, list[f
     for name, steps in sorted(runs.items()):
         kinds, turns, _, seed, changed = NAME.fullmatch(name).groups()
         skill, told = re.fullmatch(r"(?:skill([\d.]+)-?)?(.*)", changed).groups()
-        curve = [step.get("reasoner/acc", step.get("critic/score/mean")) for step in steps if step["step"]]
-        panels[kinds, turns, skill or "1"][f"seed {seed} {told}".strip()] = curve
+        samples = [step.get("reasoner/acc", step.get("critic/score/mean")) for step in steps if step["step"]]
+        panels[kinds, turns, skill or "1"][f"seed {seed} {told}".strip()] = samples
     drawing = Figure(figsize=(5 * len(panels), 3.4), layout="constrained")
     FigureCanvasAgg(drawing)
     for position, ((kinds, turns, skill), curves) in enumerate(sorted(panels.items(), reverse=True), 1):

@@ -41,6 +41,22 @@ class Run:
         said = [*([f"skill{self.skill}"] if self.skill < 1 else []), *(["alone"] if self.alone else [])]
         return "-".join([*named, *said, *(override.replace("/", "_") for override in self.overrides)])
 
+    def task(self, folder: Path) -> Path:
+        """Where its questions and its reasoner lie."""
+        return folder / f"kinds{self.kinds}"
+
+    def planner(self, folder: Path) -> Path:
+        """The planner before training."""
+        return folder / f"planner{self.seed}"
+
+    def reasoner(self, folder: Path) -> Path:
+        """The taught reasoner."""
+        return self.task(folder) / f"reasoner{self.turns}{'' if self.skill == 1 else f'-skill{self.skill}'}"
+
+    def checkpoints(self, folder: Path) -> Path:
+        """What training saves."""
+        return folder / "runs" / str(self)
+
 
 def train(folder: Path, asked: Run) -> list[dict]:
     """Train a planner before a taught reasoner, frozen unless an override says otherwise; or that reasoner alone.
@@ -55,19 +71,16 @@ def train(folder: Path, asked: Run) -> list[dict]:
     Raises:
         RuntimeError: the job failed.
     """
-    task = folder / f"kinds{asked.kinds}"
-    planner = folder / f"planner{asked.seed}"
-    taught = Taught(asked.kinds, asked.turns, asked.skill)
-    reasoner = task / f"reasoner{asked.turns}{'' if asked.skill == 1 else f'-skill{asked.skill}'}"
+    task, planner, reasoner = asked.task(folder), asked.planner(folder), asked.reasoner(folder)
     make_planner(planner, asked.seed)
-    make_reasoner(reasoner, planner, taught)
+    make_reasoner(reasoner, planner, Taught(asked.kinds, asked.turns, asked.skill))
     write_questions(task, asked.kinds)
     told = {
         "task": task,
         "actor_rollout_ref.model.path": reasoner,
         "data.seed": asked.seed,
         "trainer.total_training_steps": asked.steps,
-        "trainer.default_local_dir": f"'{folder / 'runs' / str(asked)}'",
+        "trainer.default_local_dir": f"'{asked.checkpoints(folder)}'",
     }
     if not asked.alone:
         told |= {"planner.model.path": planner, "rsim.max_turns": asked.turns, "rsim.seed": asked.seed}

@@ -19,6 +19,8 @@ from training import Run
 
 from verl_rsim.launch import run
 
+COMMAND = (sys.executable, "-m", "verl_rsim")
+
 
 def main() -> int:
     """The command above."""
@@ -28,26 +30,27 @@ def main() -> int:
     parser.add_argument("--kinds", type=int, default=9)
     asked = parser.parse_args()
     folder = asked.folder.absolute()
-    task, untrained = folder / f"kinds{asked.kinds}", folder / f"planner{asked.seeds[0]}"
+    runs = [Run(seed, asked.kinds) for seed in asked.seeds]
+    task, untrained = runs[0].task(folder), runs[0].planner(folder)
     unseen = Taught(asked.kinds, family="qwen2", vocabulary=800, layers=3, seed=7)
     make_reasoner(task / "unseen", untrained, unseen)
     planners = {"untrained": str(untrained)}
-    for seed in asked.seeds:
-        planners[f"seed_{seed}"] = str(target := folder / "exported" / f"kinds{asked.kinds}-seed{seed}") + "/planner"
-        if not target.is_dir():
-            checkpoint = folder / "runs" / str(Run(seed, asked.kinds))
-            if status := run([sys.executable, "-m", "verl_rsim", "export", str(checkpoint), "--out", str(target)], {}):
-                return status
+    for trained in runs:
+        target = folder / "exported" / f"kinds{trained.kinds}-seed{trained.seed}"
+        planners[f"seed_{trained.seed}"] = str(target / "planner")
+        export = [*COMMAND, "export", str(trained.checkpoints(folder)), "--out", str(target)]
+        if not target.is_dir() and (status := run(export)):
+            return status
     matrix = {
         "planners": planners,
-        "reasoners": {"seen": str(task / "reasoner1"), "unseen": str(task / "unseen")},
+        "reasoners": {"seen": str(runs[0].reasoner(folder)), "unseen": str(task / "unseen")},
         "datasets": {"controlled": str(task / "test.parquet")},
         "controls": "all",
         "rules": {"max_turns": 1, "max_step_tokens": 16, "max_answer_tokens": 16},
     }
     (folder / "transfer.yaml").write_text(yaml.safe_dump(matrix, sort_keys=False))
-    command = [sys.executable, "-m", "verl_rsim", "transfer", str(folder / "transfer.yaml")]
-    return run([*command, "--out", str(folder / "transfer")], {"VERL_PLATFORM": "cpu"})
+    command = [*COMMAND, "transfer", str(folder / "transfer.yaml"), "--out", str(folder / "transfer")]
+    return run(command, {"VERL_PLATFORM": "cpu"})
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import statistics
 import sys
 import time
@@ -25,7 +24,7 @@ import psutil
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from job import Job  # noqa: E402
+from job import Job, shared_memory  # noqa: E402
 
 from verl_rsim.folders import home  # noqa: E402
 
@@ -56,20 +55,20 @@ def held(job: Job) -> Counter[str]:
     found: Counter[str] = Counter()
     for process in job.processes():
         with contextlib.suppress(psutil.Error, OSError):
-            name = process.cmdline()[0].split("/")[-1].split(" ")[0]
+            name = process.cmdline()[0].split("/")[-1].split(" ")[0].partition(".")[0]  # Ray appends the method at work
             found[f"{MEMORY}: {name}"] += process.memory_full_info().pss / 2**20
             found[f"{FILES}: {name}"] += process.num_fds()
-    found["shared memory, MiB"] = sum(path.stat().st_blocks * 512 for path in Path("/dev/shm").iterdir()) / 2**20
+    found["shared memory, MiB"] = shared_memory() / 2**20
     return found
 
 
 def train(folder: Path, steps: int, overrides: list[str]) -> None:
     """Write ``samples.jsonl`` and ``steps.jsonl``."""
-    told = {"VERL_USE_EXTERNAL_MODULES": "inside", "RSIM_SOAK": str(folder / "steps.jsonl")}
-    told["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    told = {"RSIM_SOAK": str(folder / "steps.jsonl")}
     for name in ("samples.jsonl", "steps.jsonl", "job.jsonl"):
         (folder / name).unlink(missing_ok=True)
-    job = Job(folder, home(), "job", *OVERRIDES, f"trainer.total_training_steps={steps}", *overrides, environment=told)
+    overrides = [*OVERRIDES, f"trainer.total_training_steps={steps}", *overrides]
+    job = Job(folder, home(), "job", *overrides, environment=told, inside=HERE)
     end = time.monotonic() + STEP_SECONDS * (steps + 10)
     try:
         with (folder / "samples.jsonl").open("w") as file:
