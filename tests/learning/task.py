@@ -37,7 +37,7 @@ class Taught:
         kinds: of questions that it knows, 1 to 9.
         turns: 1 or 2.
         skill: how probably its answer is right after the right strategies. Below 1 it also learns to answer without a
-            planner, always wrongly.
+            planner, always wrongly; and it is taught for longer, since at first it learns to be wrong always.
         family: of the model, "llama" or "qwen2".
         vocabulary: most tokens.
         layers: of the model.
@@ -153,17 +153,18 @@ def make_planner(folder: Path, seed: int) -> None:
     prepare_tiny(folder, "qwen2", seed, menus, 1024)
 
 
-def make_reasoner(folder: Path, planner: Path, taught: Taught, steps: int = 300, batch: int = 32) -> None:
+def make_reasoner(folder: Path, planner: Path, taught: Taught, batch: int = 32) -> None:
     """A tiny model that has learned the script's words by cross-entropy; a no-op where there is one.
 
     Args:
         folder: gets the model.
         planner: a planner, for the dialogue; its weights do not matter.
         taught: what it is to be.
-        steps, batch: of its training.
+        batch: rows of a step of its training.
     """
     from transformers import AutoModelForCausalLM
 
+    steps = 300 if taught.skill == 1 else 1000
     made_from = f"{taught}, {steps} steps of {batch}"
     if is_intact(folder, made_from):
         return
