@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from task import Taught, make_planner, make_reasoner, write_questions
 
 from verl_rsim.launch import run, train_command
 from verl_rsim.summary import read_metrics
 
 RECIPE, ALONE = (Path(__file__).with_name(name) for name in ("controlled.yaml", "alone.yaml"))
+COMMAND = (sys.executable, "-m", "verl_rsim")
 ACCURACY = "val-core/controlled/acc/mean@1"
 
 
@@ -84,15 +87,40 @@ def train(folder: Path, asked: Run) -> list[dict]:
     }
     if not asked.alone:
         told |= {"planner.model.path": planner, "rsim.max_turns": asked.turns, "rsim.seed": asked.seed}
-    metrics = folder / "metrics" / f"{asked}.jsonl"
-    metrics.parent.mkdir(exist_ok=True)
+    overrides = [*(f"{key}={value}" for key, value in told.items()), *asked.overrides]
+    return job(ALONE if asked.alone else RECIPE, overrides, folder / "metrics" / f"{asked}.jsonl")
+
+
+def job(recipe: Path, overrides: list[str], metrics: Path) -> list[dict]:
+    """Train by a recipe, on a CPU.
+
+    Args:
+        recipe: its file.
+        overrides: of it, in hydra's syntax.
+        metrics: gets the metrics; what is there is removed.
+
+    Returns:
+        The metrics, a dictionary for each logged step.
+
+    Raises:
+        RuntimeError: the job failed.
+    """
+    metrics.parent.mkdir(parents=True, exist_ok=True)
     metrics.unlink(missing_ok=True)
-    command = train_command(
-        str(ALONE if asked.alone else RECIPE), [*(f"{key}={value}" for key, value in told.items()), *asked.overrides]
-    )
+    command = train_command(str(recipe), overrides)
     if status := run(command, {"VERL_PLATFORM": "cpu", "VERL_FILE_LOGGER_PATH": str(metrics)}):
-        raise RuntimeError(f"the job {asked} ended with exit status {status}; see above")
+        raise RuntimeError(f"the job {metrics.stem} ended with exit status {status}; see above")
     return read_metrics(metrics)
+
+
+def transfer(matrix: dict, out: Path) -> int:
+    """Play a matrix of planners, reasoners and data (``verl-rsim transfer``) into a folder; the exit status.
+
+    The matrix is written beside the folder, as YAML.
+    """
+    path = out.with_name(f"{out.name}.yaml")
+    path.write_text(yaml.safe_dump(matrix, sort_keys=False))
+    return run([*COMMAND, "transfer", str(path), "--out", str(out)], {"VERL_PLATFORM": "cpu"})
 
 
 def curve(steps: list[dict]) -> dict[int, float]:

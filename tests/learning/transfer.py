@@ -13,13 +13,10 @@ import argparse
 import sys
 from pathlib import Path
 
-import yaml
 from task import Taught, make_reasoner
-from training import Run
+from training import COMMAND, Run, transfer
 
 from verl_rsim.launch import run
-
-COMMAND = (sys.executable, "-m", "verl_rsim")
 
 
 def main() -> int:
@@ -48,9 +45,7 @@ def main() -> int:
         "controls": "all",
         "rules": {"max_turns": 1, "max_step_tokens": 16, "max_answer_tokens": 16},
     }
-    (folder / "transfer.yaml").write_text(yaml.safe_dump(matrix, sort_keys=False))
-    command = [*COMMAND, "transfer", str(folder / "transfer.yaml"), "--out", str(folder / "transfer")]
-    return run(command, {"VERL_PLATFORM": "cpu"})
+    return transfer(matrix, folder / "transfer")
 
 
 if __name__ == "__main__":
