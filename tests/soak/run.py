@@ -64,7 +64,7 @@ def held(job: Job) -> Counter[str]:
 
 def train(folder: Path, steps: int, overrides: list[str]) -> None:
     """Write ``samples.jsonl`` and ``steps.jsonl``."""
-    told = {"RSIM_SOAK": str(folder / "steps.jsonl")}
+    told = {"RSIM_SOAK": str(folder / "steps.jsonl"), "RAY_task_events_max_num_task_in_gcs": "1000"}  # else it grows
     for name in ("samples.jsonl", "steps.jsonl", "job.jsonl"):
         (folder / name).unlink(missing_ok=True)
     overrides = [*OVERRIDES, f"trainer.total_training_steps={steps}", *overrides]
