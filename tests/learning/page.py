@@ -24,6 +24,21 @@ PAGE = Path(__file__).parents[2] / "docs/learning.md"
 NAME = re.compile(r"kinds(\d)-turns(\d)-steps(\d+)-seed(\d+)-?(.*)")
 QUESTIONS = 90
 """Test questions of a run."""
+WORDS = {
+    "actor_rollout_ref.actor.optim.lr=": "reasoner's rate ",
+    "planner.actor.optim.lr=": "planner's rate ",
+    "rsim.train=[planner,reasoner]": "both",
+    "rsim.": "",
+    "skill0.5": "skill 0.5",
+}
+"""What a run's name says, as the page says it."""
+
+
+def said(changed: str) -> str:
+    """What was changed in a run."""
+    for part, words in WORDS.items():
+        changed = changed.replace(part, words)
+    return ", ".join(re.split(r"-(?!\d)", changed))
 
 
 def interval(accuracy: float) -> str:
@@ -48,7 +63,7 @@ def table(runs: dict[str, list[dict]]) -> list[str]:
         reached = next((str(step) for step, value in accuracy.items() if value >= 0.9), "not")
         seconds = sorted(step["timing_s/step"] for step in steps if "timing_s/step" in step)
         shown = [interval(accuracy[0]), interval(accuracy[last]), last, reached, f"{seconds[len(seconds) // 2]:.1f}"]
-        lines.append(f"| {' | '.join(map(str, [kinds, turns, seed, changed or '-', *shown]))} |")
+        lines.append(f"| {' | '.join(map(str, [kinds, turns, seed, said(changed) or '-', *shown]))} |")
     return lines
 
 
@@ -59,7 +74,7 @@ def figure(path: Path, runs: dict[str, list[dict]], references: dict[str, list[f
         kinds, turns, _, seed, changed = NAME.fullmatch(name).groups()
         skill, told = re.fullmatch(r"(?:skill([\d.]+)-?)?(.*)", changed).groups()
         samples = [step.get("reasoner/acc", step.get("critic/score/mean")) for step in steps if step["step"]]
-        panels[kinds, turns, skill or "1"][f"seed {seed} {told}".strip()] = samples
+        panels[kinds, turns, skill or "1"][f"seed {seed} {said(told)}".strip()] = samples
     drawing = Figure(figsize=(5 * len(panels), 3.4), layout="constrained")
     FigureCanvasAgg(drawing)
     for position, ((kinds, turns, skill), curves) in enumerate(sorted(panels.items(), reverse=True), 1):
