@@ -109,7 +109,7 @@ def test_one_failing_cell_does_not_lose_the_others(letters, matrix, monkeypatch,
     console = Console(file=io.StringIO(), width=200)
     rows = {(e.row, e.reasoner, e.dataset): e for e in write_transfer_report(tmp_path / "out", console)}
     assert "there is no model here" in rows["two", "small", "easy"].error
-    assert "failed" in (tmp_path / "out/table.md").read_text()
+    assert (tmp_path / "out/table.md").read_text().count("| two | failed") == 3
     Models(letters, monkeypatch)
     assert run(matrix, tmp_path / "out")[0] == {}
     assert json.loads((tmp_path / "out" / running.ERRORS).read_text()) == {}
@@ -132,6 +132,13 @@ def test_the_command_says_by_its_exit_code_that_a_cell_failed(letters, home, mon
     assert len(rows) == 4 * 4
     assert {row["row"] for row in rows} == {"alone", "random", "one", "two"}
     assert all(bool(row["gain"]) is (row["row"] != "alone") for row in rows)
+    assert all(bool(row["best_control"]) is (row["row"] in ("one", "two")) for row in rows)
+    for row in rows:
+        column = [other for other in rows if (other["reasoner"], other["dataset"]) == (row["reasoner"], row["dataset"])]
+        best = max(float(other["accuracy"]) for other in column if not other["best_control"])
+        if row["best_control"]:
+            assert float(row["over_best"]) == pytest.approx(float(row["accuracy"]) - best)
+    assert b"each column's best control" in files["table.md"]
     assert len(json.loads(files["table.json"])) == 16
     svg = ElementTree.fromstring(files["heatmap.svg"].decode())
     texts = [text.text for text in svg.iter("{http://www.w3.org/2000/svg}text")]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from rich.console import Console
 
@@ -32,6 +33,8 @@ class Entry:
         reasoner, dataset: the column.
         summary: None while there is no answer.
         gain: over the reasoner alone, on the same questions; None for itself and where that was not played.
+        best_control: for a planner, the control that is right most often in this column; "" for a control.
+        over_best: the planner's gain over it, on the same questions.
         complete: whether every answer is there.
         error: why the cell failed in the last start, "" if it did not.
     """
@@ -41,6 +44,8 @@ class Entry:
     dataset: str
     summary: Summary | None
     gain: Difference | None
+    best_control: str
+    over_best: Difference | None
     complete: bool
     error: str
 
@@ -62,36 +67,49 @@ def entries(folder: Path) -> list[Entry]:
             played = [(name, CONTROL_CELL, controls.get(name, [])) for name in asked["controls"]]
             for name in asked["planners"]:
                 played.append((name, name, group(read_records(place / name)).get(PLANNER, [])))
-            alone = controls.get(ALONE, [])
+            best = max(asked["controls"], key=lambda name: _mean(controls.get(name, [])), default="")
             for row, cell, records in played:
                 error = errors.get(f"{reasoner}/{dataset}/{cell}", "")
-                found.append(_entry(row, reasoner, dataset, records, alone, place / cell, seed, error))
+                rival = "" if cell == CONTROL_CELL else best
+                if not records:
+                    found.append(Entry(row, reasoner, dataset, None, None, rival, None, False, error))
+                    continue
+                cell_asked = read_manifest(place / cell, "eval")["asked"]
+                found.append(
+                    Entry(
+                        row,
+                        reasoner,
+                        dataset,
+                        summarize(row, records, seed),
+                        gain=None if row == ALONE else _gain(records, controls.get(ALONE), seed),
+                        best_control=rival,
+                        over_best=_gain(records, controls.get(rival), seed),
+                        complete=len(records) >= len(cell_asked["questions"]) * cell_asked["samples"],
+                        error=error,
+                    )
+                )
     return found
 
 
-def _entry(
-    row: str,
-    reasoner: str,
-    dataset: str,
-    records: Sequence[Record],
-    alone: Sequence[Record],
-    cell: Path,
-    seed: int,
-    error: str,
-) -> Entry:
-    if not records:
-        return Entry(row, reasoner, dataset, None, None, False, error)
-    gain = paired(scores(records), scores(alone), seed) if alone and row != ALONE else None
-    asked = read_manifest(cell, "eval")["asked"]
-    complete = len(records) >= len(asked["questions"]) * asked["samples"]
-    return Entry(row, reasoner, dataset, summarize(row, records, seed), gain, complete, error)
+def _mean(records: Sequence[Record]) -> float:
+    """Mean accuracy; below all others if nothing was played."""
+    return fmean(map(fmean, scores(records).values())) if records else -1.0
+
+
+def _gain(records: Sequence[Record], rival: Sequence[Record] | None, seed: int) -> Difference | None:
+    return paired(scores(records), scores(rival), seed) if rival else None
 
 
 def write_transfer_report(folder: Path, console: Console) -> list[Entry]:
     """Write ``table.md``, ``table.csv``, ``table.json`` and ``heatmap.svg``, and print the table."""
     found = entries(folder)
-    accuracy, gains = _grid(found, gain=False), _grid(found, gain=True)
-    grids = [accuracy, gains] if any(entry.gain for entry in found) else [accuracy]
+    planners = [entry for entry in found if entry.best_control]  # none if no control was asked for
+    grids = [_grid("Accuracy (mean@k), %", found, _accuracy)]
+    if any(entry.gain for entry in found):
+        grids.append(_grid("Gain over the reasoner alone, points", found, lambda entry: _difference(entry.gain)))
+    if any(entry.over_best for entry in planners):
+        title = "Gain of the planners over each column's best control, points"
+        grids.append(_grid(title, planners, lambda entry: _difference(entry.over_best, entry.best_control)))
     failed = {entry.error: None for entry in found if entry.error}
     notes = [f"Failed: {message.strip().splitlines()[-1]}" for message in failed]
     write_atomically(folder / "table.md", "\n".join([*(grid.markdown() for grid in grids), *notes]))
@@ -106,36 +124,45 @@ def write_transfer_report(folder: Path, console: Console) -> list[Entry]:
     return found
 
 
-def _grid(found: Sequence[Entry], gain: bool) -> Grid:
+def _grid(title: str, found: Sequence[Entry], cell: Callable[[Entry], str]) -> Grid:
     columns = list(dict.fromkeys((entry.reasoner, entry.dataset) for entry in found))
     by_place = {(entry.row, entry.reasoner, entry.dataset): entry for entry in found}
+
+    def shown(entry: Entry) -> str:
+        if entry.summary is None:
+            return "failed" if entry.error else "-"
+        return cell(entry)
+
     rows = [
-        (row, *(_cell(by_place[(row, *column)], gain) for column in columns))
+        (row, *(shown(by_place[(row, *column)]) for column in columns))
         for row in dict.fromkeys(entry.row for entry in found)
     ]
     header = ("", *(" / ".join(column) for column in columns))
-    title = "Gain over the reasoner alone, points" if gain else "Accuracy (mean@k), %"
     return Grid(f"{title}, with 95 % confidence intervals", header, tuple(rows))
 
 
-def _cell(entry: Entry, gain: bool) -> str:
-    if entry.summary is None:
-        return "failed" if entry.error else "-"
-    if not gain:
-        return interval(entry.summary.accuracy) + ("" if entry.complete else " (unfinished)")
-    if entry.gain is None:
-        return "-"
-    return f"{interval(entry.gain.estimate, signed=True)} p={p_value(entry.gain.p)}"
+def _accuracy(entry: Entry) -> str:
+    accuracy = interval(entry.summary.accuracy) if entry.summary else "-"
+    return accuracy if entry.complete else f"{accuracy} (unfinished)"
+
+
+def _difference(gain: Difference | None, rival: str = "") -> str:
+    return f"{interval(gain.estimate, signed=True)} p={p_value(gain.p)} {rival}".strip() if gain else "-"
 
 
 def _csv(found: Sequence[Entry]) -> str:
-    header = "reasoner dataset row questions samples accuracy low high gain gain_low gain_high p complete error"
+    header = "reasoner dataset row questions samples accuracy low high gain gain_low gain_high p"
+    header += " best_control over_best over_best_low over_best_high over_best_p complete error"
     rows = []
     for entry in found:
-        s, g = entry.summary, entry.gain
+        s = entry.summary
         numbers = (s.questions, s.samples, s.accuracy.mean, s.accuracy.low, s.accuracy.high) if s else ("",) * 5
-        gains = (g.estimate.mean, g.estimate.low, g.estimate.high, g.p) if g else ("",) * 4
-        rows.append([entry.reasoner, entry.dataset, entry.row, *numbers, *gains, entry.complete, entry.error])
+        gain, over_best = (
+            (g.estimate.mean, g.estimate.low, g.estimate.high, g.p) if g else ("",) * 4
+            for g in (entry.gain, entry.over_best)
+        )
+        differences = (*gain, entry.best_control, *over_best)
+        rows.append([entry.reasoner, entry.dataset, entry.row, *numbers, *differences, entry.complete, entry.error])
     return to_csv(header.split(), rows)
 
 
