@@ -94,16 +94,16 @@ class Script(Observer):
     async def plan(self, request: Request) -> Generation:
         """The right strategy half the time."""
         right = self.wanted[len(self.chosen)]
-        return _sure([self.labels[right if self.source.random() < 0.5 else self.source.randrange(len(self.labels))]])
+        return sure([self.labels[right if self.source.random() < 0.5 else self.source.randrange(len(self.labels))]])
 
     async def write(self, request: Request) -> Generation:
         """An answer in the last turn, or after *termination*; it is right if every strategy was."""
         good = self.chosen == self.wanted[: len(self.chosen)]
         if len(self.chosen) < len(self.wanted) and STRATEGIES[self.chosen[-1]].name != "termination":
-            return _sure(self.codec.encode("Yes.\n\n" if good else "No.\n\n"))
+            return sure(self.codec.encode("Yes.\n\n" if good else "No.\n\n"))
         good = good and len(self.chosen) == len(self.wanted)
         good = good and (self.skill == 1 or self.source.random() < self.skill)
-        return _sure(answer_ids(self.codec, self.answer if good else UNKNOWN))
+        return sure(answer_ids(self.codec, self.answer if good else UNKNOWN))
 
 
 def answer_ids(codec: Codec, answer: str) -> tuple[int, ...]:
@@ -111,7 +111,8 @@ def answer_ids(codec: Codec, answer: str) -> tuple[int, ...]:
     return (*codec.encode(f"\\boxed{{{answer}}}"), codec.tokenizer.eos_token_id)
 
 
-def _sure(ids) -> Generation:
+def sure(ids) -> Generation:
+    """Tokens of which the writer is sure."""
     return Generation(tuple(ids), (0.0,) * len(ids))
 
 

@@ -1,0 +1,69 @@
+"""How well was a reasoner taught? Its probability of the right answer, in plain torch, from its weights.
+
+    python tests/learning/chances.py FOLDER [--kinds 9] [--skill 1]
+
+After the right strategy, after the eight others and without a planner, over 60 questions: mean, lowest, highest. For
+kinds of one turn; FOLDER is run.py's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from task import ROOM, Script, Taught, answer_ids, chat, codec, question, sure
+from training import Run
+
+from verl_rsim.dialogue import Dialogue, Generation, Limits, Request
+
+QUESTIONS = 60
+
+
+class Chosen(Script):
+    """Writes the right answer under the strategy that it is given, whether that is the right one or not."""
+
+    async def plan(self, request: Request) -> Generation:
+        """The strategy given."""
+        return sure([self.labels[self.wanted[0]]])
+
+
+def main() -> None:
+    """The command above."""
+    from transformers import AutoModelForCausalLM
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--kinds", type=int, default=9)
+    parser.add_argument("--skill", type=float, default=1.0)
+    asked = parser.parse_args()
+    run = Run(kinds=asked.kinds, skill=asked.skill)
+    planner, reasoner = codec(run.planner(asked.folder)), codec(run.reasoner(asked.folder))
+    model = AutoModelForCausalLM.from_pretrained(run.reasoner(asked.folder), dtype=torch.float32)
+    dialogue, source = Dialogue(planner, reasoner, Limits(1, 16, 16, ROOM, ROOM, ROOM, ROOM)), random.Random(5)
+
+    def chance(prompt: tuple[int, ...], answer: tuple[int, ...]) -> float:
+        with torch.no_grad():
+            log_probs = model(torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        return log_probs.gather(1, torch.tensor(answer)[:, None]).sum().exp().item()
+
+    found = defaultdict(list)
+    for _ in range(QUESTIONS):
+        kind, one = question(source, asked.kinds)
+        answer = answer_ids(reasoner, one.answer)
+        found["without a planner"].append(chance(tuple(reasoner.chat(chat(one))), answer))
+        for strategy in range(len(dialogue.label_ids)):
+            script = Chosen(reasoner, dialogue.label_ids, strategy, one.answer, Taught(asked.kinds), source)
+            row = asyncio.run(dialogue.play(chat(one), script.plan, script.write, script)).reasoner_row()
+            told = row.response_ids[: len(row.response_ids) - len(answer)]
+            after = "after the right strategy" if strategy == kind else "after another"
+            found[after].append(chance((*row.prompt_ids, *told), answer))
+    for after, chances in found.items():
+        print(f"{after}: {sum(chances) / len(chances):.4f} ({min(chances):.4f} to {max(chances):.4f})")
+
+
+if __name__ == "__main__":
+    main()
