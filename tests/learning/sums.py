@@ -34,7 +34,7 @@ COMMON = {
     "data.max_prompt_length": 64,
     "actor_rollout_ref.actor.optim.lr": 1e-5,
     "actor_rollout_ref.actor.ppo_mini_batch_size": 4,
-    "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 1536,
+    "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 768,
     "actor_rollout_ref.actor.fsdp_config.reshard_after_forward": "false",
     "actor_rollout_ref.rollout.n": 4,
     "actor_rollout_ref.rollout.temperature": 0.7,
@@ -44,12 +44,13 @@ COMMON = {
 }
 GRPO = {
     "data.max_response_length": TURNS * STEP_TOKENS,
-    "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu": 1536,
+    "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu": 768,
 }
 RSIM = {
     "data.max_response_length": TURNS * STEP_TOKENS + 48,  # room for the instructions
+    "planner.model.enable_gradient_checkpointing": "true",  # else two such models take more than 24 GiB
     "planner.actor.optim.lr": 1e-5,
-    "planner.actor.ppo_max_token_len_per_gpu": 1536,
+    "planner.actor.ppo_max_token_len_per_gpu": 768,
     "planner.actor.fsdp_config.reshard_after_forward": "false",
     "planner.rollout.prompt_length": 320,
     "rsim.train": "[planner,reasoner]",
