@@ -15,10 +15,10 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
-from task import ROOM, Script, Taught, answer_ids, chat, codec, question, sure
+from task import Script, Taught, answer_ids, chat, dialogue_of, question, sure
 from training import Run
 
-from verl_rsim.dialogue import Dialogue, Generation, Limits, Request
+from verl_rsim.dialogue import Generation, Request
 
 QUESTIONS = 60
 
@@ -41,9 +41,9 @@ def main() -> None:
     parser.add_argument("--skill", type=float, default=1.0)
     asked = parser.parse_args()
     run = Run(kinds=asked.kinds, skill=asked.skill)
-    planner, reasoner = codec(run.planner(asked.folder)), codec(run.reasoner(asked.folder))
+    dialogue = dialogue_of(run.planner(asked.folder), run.reasoner(asked.folder), run.turns)
+    reasoner, source = dialogue.reasoner, random.Random(5)
     model = AutoModelForCausalLM.from_pretrained(run.reasoner(asked.folder), dtype=torch.float32)
-    dialogue, source = Dialogue(planner, reasoner, Limits(1, 16, 16, ROOM, ROOM, ROOM, ROOM)), random.Random(5)
 
     def chance(prompt: tuple[int, ...], answer: tuple[int, ...]) -> float:
         with torch.no_grad():

@@ -147,6 +147,11 @@ def codec(folder: Path) -> Codec:
     return Codec(tokenizer, eos_ids(tokenizer))
 
 
+def dialogue_of(planner: Path, reasoner: Path, turns: int) -> Dialogue:
+    """What training plays, between the models in two folders."""
+    return Dialogue(codec(planner), codec(reasoner), Limits(turns, 16, 16, ROOM, ROOM, ROOM, ROOM))
+
+
 def make_planner(folder: Path, seed: int) -> None:
     """An untrained planner."""
     source = random.Random(0)
@@ -174,9 +179,7 @@ def make_reasoner(folder: Path, planner: Path, taught: Taught, batch: int = 32) 
     said = [strategy.instruction for strategy in STRATEGIES]
     corpus = [question(source, kinds)[1].text for _ in range(50)] + said * 5
     prepare_tiny(untaught, taught.family, taught.seed, corpus, taught.vocabulary, taught.layers)
-    codecs = codec(planner), codec(untaught)
-    limits = Limits(turns, 16, 16, ROOM, ROOM, ROOM, ROOM)
-    dialogue, source = Dialogue(*codecs, limits), random.Random(1)
+    dialogue, source = dialogue_of(planner, untaught, turns), random.Random(1)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(untaught, dtype=torch.float32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.0)
@@ -201,7 +204,7 @@ def make_reasoner(folder: Path, planner: Path, taught: Taught, batch: int = 32) 
 
     def write(target: Path) -> None:
         model.save_pretrained(target)
-        codecs[1].tokenizer.save_pretrained(target)
+        dialogue.reasoner.tokenizer.save_pretrained(target)
 
     build_folder(folder, made_from, write)
 

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 
 from rich.console import Console
 
@@ -67,33 +66,29 @@ def entries(folder: Path) -> list[Entry]:
             played = [(name, CONTROL_CELL, controls.get(name, [])) for name in asked["controls"]]
             for name in asked["planners"]:
                 played.append((name, name, group(read_records(place / name)).get(PLANNER, [])))
-            best = max(asked["controls"], key=lambda name: _mean(controls.get(name, [])), default="")
+            column: list[Entry] = []
             for row, cell, records in played:
+                rival = "" if cell == CONTROL_CELL else _best(column[: len(asked["controls"])])
                 error = errors.get(f"{reasoner}/{dataset}/{cell}", "")
-                rival = "" if cell == CONTROL_CELL else best
-                if not records:
-                    found.append(Entry(row, reasoner, dataset, None, None, rival, None, False, error))
-                    continue
-                cell_asked = read_manifest(place / cell, "eval")["asked"]
-                found.append(
-                    Entry(
-                        row,
-                        reasoner,
-                        dataset,
-                        summarize(row, records, seed),
+                entry = Entry(row, reasoner, dataset, None, None, rival, None, False, error)
+                if records:
+                    cell_asked = read_manifest(place / cell, "eval")["asked"]
+                    entry = dataclasses.replace(
+                        entry,
+                        summary=summarize(row, records, seed),
                         gain=None if row == ALONE else _gain(records, controls.get(ALONE), seed),
-                        best_control=rival,
                         over_best=_gain(records, controls.get(rival), seed),
                         complete=len(records) >= len(cell_asked["questions"]) * cell_asked["samples"],
-                        error=error,
                     )
-                )
+                column.append(entry)
+            found += column
     return found
 
 
-def _mean(records: Sequence[Record]) -> float:
-    """Mean accuracy; below all others if nothing was played."""
-    return fmean(map(fmean, scores(records).values())) if records else -1.0
+def _best(controls: Sequence[Entry]) -> str:
+    """The one that is right most often, one that was not played last; "" if there is none."""
+    means = {entry.row: entry.summary.accuracy.mean if entry.summary else -1.0 for entry in controls}
+    return max(means, key=means.__getitem__, default="")
 
 
 def _gain(records: Sequence[Record], rival: Sequence[Record] | None, seed: int) -> Difference | None:
