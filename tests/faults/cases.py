@@ -29,7 +29,12 @@ WORKERS = {
     "raylet": "[Rr]aylet",
 }
 """What the error calls them (a regular expression); nothing is said where the process that would say it is gone."""
-SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+SIGNALS = {
+    "kill": signal.SIGKILL,
+    "stop": signal.SIGSTOP,
+    "terminate": signal.SIGTERM,
+    "interrupt": signal.SIGINT,
+}
 INSIDE = {
     "reward raises": ("reward: raises", "the reward.*this reward function is broken"),
     "reward never returns": ("reward: never returns", "wait for the reward"),
@@ -48,7 +53,7 @@ class Case:
     """One fault.
 
     Attributes:
-        fault: ``kill`` or ``stop`` with a process of ``WORKERS`` after it, or one of ``INSIDE``.
+        fault: one of ``SIGNALS`` with a process of ``WORKERS`` after it, or one of ``INSIDE``.
         phase: one of ``PHASES``.
         thaw: seconds after which a stopped process goes on; the job must go on, too.
     """
@@ -79,7 +84,8 @@ class Case:
 
 
 CASES = [
-    *(Case(f"{what} {who}", phase) for what in SIGNALS for who in WORKERS for phase in PHASES),
+    *(Case(f"{what} {who}", phase) for what in ("kill", "stop") for who in WORKERS for phase in PHASES),
+    *(Case(f"{what} driver", phase) for what in ("terminate", "interrupt") for phase in PHASES),
     *(Case(fault, "rollout") for fault in INSIDE if fault != "full disk"),
     Case("full disk", "save"),
     Case("stop reasoner engine", "rollout", thaw=10),

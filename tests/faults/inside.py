@@ -5,6 +5,7 @@ which, and breaks what cannot be broken from outside, once the file ``fault`` sa
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import math
 import os
@@ -53,8 +54,11 @@ def _roles(module: Any) -> None:
 
 
 def _servers(module: Any) -> None:
-    async def generated(generate, _server, args, kwargs):
-        output = await generate(*args, **kwargs)
+    generate = module.vLLMHttpServer.generate
+
+    @functools.wraps(generate)
+    async def generated(server, *args, **kwargs):
+        output = await generate(server, *args, **kwargs)
         if asked("server: token ids of no word"):
             output.token_ids = [10**6] * len(output.token_ids)
         if asked("server: log-probs that are NaN"):
@@ -63,7 +67,7 @@ def _servers(module: Any) -> None:
             await asyncio.Event().wait()
         return output
 
-    wrapt.wrap_function_wrapper(module, "vLLMHttpServer.generate", generated)
+    module.vLLMHttpServer.generate = generated  # a function: of wrapt's wrappers Ray would send the wrapped one alone
 
 
 def _workers(module: Any) -> None:

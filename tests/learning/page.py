@@ -1,16 +1,17 @@
-"""Writes what run.py and reference.py left in a folder into docs/learning.md: its tables and its figure.
+"""Writes what run.py and reference.py left in a folder into docs/learning.md: its table and its figure.
 
-    python tests/learning/page.py FOLDER
+    python tests/learning/page.py FOLDER [--figure]
 
-Text outside the two marks of the page stays. Needs matplotlib (extra ``report``).
+The table's rows of runs that are not in the folder stay, and so does text outside the two marks of the page. The figure
+is drawn anew, of the folder's runs alone, if asked for. Needs matplotlib (extra ``report``).
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import re
-import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from verl_rsim.summary import read_metrics
 
 PAGE = Path(__file__).parents[2] / "docs/learning.md"
 NAME = re.compile(r"kinds(\d)-turns(\d)-steps(\d+)-seed(\d+)-?(.*)")
+HEAD = ("kinds", "turns", "seed", "changed", "accuracy before", "after", "steps", "to 0.9", "seconds a step")
 QUESTIONS = 90
 """Test questions of a run."""
 WORDS = {
@@ -50,21 +52,20 @@ def interval(accuracy: float) -> str:
     return f"{accuracy:.2f} ({low:.2f} to {high:.2f})"
 
 
-def table(runs: dict[str, list[dict]]) -> list[str]:
-    """A row for each run."""
-    lines = [
-        "| kinds | turns | seed | changed | accuracy before | after | steps | to 0.9 | seconds a step |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, steps in sorted(runs.items()):
+def table(runs: dict[str, list[dict]], before: str) -> str:
+    """A row for each run, and those of the table before that are of other runs."""
+    rows = [line.strip("| ").split(" | ") for line in before.splitlines()[2:]]
+    for name, steps in runs.items():
         kinds, turns, _, seed, changed = NAME.fullmatch(name).groups()
         accuracy = curve(steps)
         last = max(accuracy)
         reached = next((str(step) for step, value in accuracy.items() if value >= 0.9), "not")
         seconds = sorted(step["timing_s/step"] for step in steps if "timing_s/step" in step)
         shown = [interval(accuracy[0]), interval(accuracy[last]), last, reached, f"{seconds[len(seconds) // 2]:.1f}"]
-        lines.append(f"| {' | '.join(map(str, [kinds, turns, seed, said(changed) or '-', *shown]))} |")
-    return lines
+        rows.append([kinds, turns, seed, said(changed) or "-", *map(str, shown)])
+    newest = {(row[0], row[1], int(row[6]), row[2], row[3]): row for row in rows}
+    cells = [HEAD, ["---"] * len(HEAD), *(newest[run] for run in sorted(newest))]
+    return "".join(f"| {' | '.join(row)} |\n" for row in cells)
 
 
 def figure(path: Path, runs: dict[str, list[dict]], references: dict[str, list[float]]) -> None:
@@ -81,8 +82,8 @@ def figure(path: Path, runs: dict[str, list[dict]], references: dict[str, list[f
         axes = drawing.add_subplot(1, len(panels), position)
         for label, values in curves.items():
             axes.plot(range(1, len(values) + 1), values, label=label)
-        known = turns == skill == "1"
-        plain = [values for name, values in references.items() if known and name.startswith(f"{kinds}-")]
+        alike = f"{kinds}-{turns}-" if skill == "1" else "none"
+        plain = [values for name, values in references.items() if name.startswith(alike)]
         for index, values in enumerate(plain):
             axes.plot(range(1, len(values) + 1), values, ":", color="gray", label=None if index else "plain torch")
         axes.axhline((1 / 9) ** int(turns), color="black", linewidth=0.5)
@@ -93,15 +94,19 @@ def figure(path: Path, runs: dict[str, list[dict]], references: dict[str, list[f
     drawing.savefig(path, dpi=110)
 
 
-def main(folder: Path) -> None:
-    """Put tables and figure into the page."""
-    runs = {path.stem: read_metrics(path) for path in sorted((folder / "metrics").glob("*.jsonl"))}
-    references = {path.stem: json.loads(path.read_text()) for path in sorted((folder / "reference").glob("*.json"))}
-    figure(PAGE.with_name("learning.png"), runs, references)
-    marks = re.compile(r"(<!-- measured -->\n).*?(<!-- end -->)", re.DOTALL)
-    measured = "\n".join([*table(runs), ""])
-    PAGE.write_text(marks.sub(lambda found: found[1] + measured + found[2], PAGE.read_text()))
+def main() -> None:
+    """The command above."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--figure", action="store_true")
+    asked = parser.parse_args()
+    runs = {path.stem: read_metrics(path) for path in sorted((asked.folder / "metrics").glob("*.jsonl"))}
+    if asked.figure:
+        references = sorted((asked.folder / "reference").glob("*.json"))
+        figure(PAGE.with_name("learning.png"), runs, {path.stem: json.loads(path.read_text()) for path in references})
+    marks = re.compile(r"(<!-- measured -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+    PAGE.write_text(marks.sub(lambda found: found[1] + table(runs, found[2]) + found[3], PAGE.read_text()))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

@@ -1,10 +1,10 @@
 """What the curve should look like: the same planner, task and update in plain torch, without verl, vLLM or a reasoner.
 
-    python tests/learning/reference.py FOLDER [--seeds 0 1 2] [--kinds 9] [--steps 60]
+    python tests/learning/reference.py FOLDER [--seeds 0 1 2] [--kinds 9] [--turns 1] [--steps 60]
 
-An answer is right if the strategy is the kind's. GRPO as the recipe has it: groups of 8, advantages divided by their
+An answer is right if the strategies are the kind's. GRPO as the recipe has it: groups of 8, advantages divided by their
 standard deviation, one AdamW step a batch. Writes the accuracy of every step's samples to
-``FOLDER/reference/{kinds}-{seed}.json``.
+``FOLDER/reference/{kinds}-{turns}-{seed}.json``.
 """
 
 from __future__ import annotations
@@ -15,36 +15,65 @@ import random
 from pathlib import Path
 
 import torch
-from task import chat, codec, make_planner, question
+from task import chat, codec, make_planner, question, wanted
+from torch.nn.utils.rnn import pad_sequence
 
-from verl_rsim.prompts import planner_messages
+from verl_rsim.data.question import Question
+from verl_rsim.prompts import OBSERVATION, Codec, planner_messages
+from verl_rsim.strategies import TERMINATION, strategy_index
 
 BATCH, GROUP, RATE, WEIGHT_DECAY, CLIP = 16, 8, 1e-3, 0.01, 1.0
 
 
-def learn(planner: Path, seed: int, kinds: int, steps: int) -> list[float]:
+def learn(planner: Path, seed: int, kinds: int, turns: int, steps: int, group: int = GROUP) -> list[float]:
     """Accuracy of each step's samples."""
     from transformers import AutoModelForCausalLM
 
     words = codec(planner)
-    labels = torch.tensor(words.label_ids())
     model = AutoModelForCausalLM.from_pretrained(planner, dtype=torch.float32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
     source, accuracy = random.Random(100 + seed), []
     torch.manual_seed(seed)
     for _ in range(steps):
         asked = [question(source, kinds) for _ in range(BATCH)]
-        prompts = torch.tensor([words.chat(planner_messages(chat(one))) for _, one in asked])
-        log_probs = model(prompts).logits[:, -1, labels].log_softmax(-1)
-        chosen = torch.multinomial(log_probs.detach().exp(), GROUP, replacement=True)
-        rewards = (chosen == torch.tensor([[kind] for kind, _ in asked])).float()
-        advantages = (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-6)
-        (-log_probs.gather(1, chosen) * advantages).mean().backward()
+        log_probs, rewards = play(model, words, [one for one in asked for _ in range(group)], turns)
+        grouped = rewards.view(BATCH, group)
+        centred = grouped - grouped.mean(1, keepdim=True)
+        advantages = (centred / (grouped.std(1, keepdim=True) + 1e-6)).flatten()
+        chosen = torch.cat([one * advantages[rows] for rows, one in log_probs])
+        (-chosen).mean().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
         optimizer.zero_grad()
         accuracy.append(rewards.mean().item())
     return accuracy
+
+
+def play(
+    model, words: Codec, asked: list[tuple[int, Question]], turns: int
+) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], torch.Tensor]:
+    """Sample the strategies of an interaction for each question; the reasoner says whether they have been right so far.
+
+    Returns:
+        For each turn, the interactions that had it and their choices' log-probs; each interaction's reward.
+    """
+    labels = torch.tensor(words.label_ids())
+    contexts = [list(words.chat(planner_messages(chat(one)))) for _, one in asked]
+    right, playing, log_probs = torch.ones(len(asked)), torch.arange(len(asked)), []
+    for turn in range(turns):
+        ends = torch.tensor([len(contexts[row]) - 1 for row in playing])
+        # Padded on the right: the causal mask hides it.
+        ids = pad_sequence([torch.tensor(contexts[row]) for row in playing], batch_first=True)
+        choice = model(ids).logits[torch.arange(len(ends)), ends][:, labels].log_softmax(-1)
+        chosen = torch.multinomial(choice.detach().exp(), 1)
+        log_probs.append((playing, choice.gather(1, chosen)[:, 0]))
+        for row, strategy in zip(playing.tolist(), chosen[:, 0].tolist(), strict=True):
+            right[row] *= strategy == wanted(asked[row][0], turns)[turn]
+            said = OBSERVATION.format(step="Yes." if right[row] else "No.")
+            contexts[row] += [int(labels[strategy]), *words.encode(said)]
+        playing = playing[chosen[:, 0] != strategy_index(TERMINATION)]
+        right[log_probs[-1][0][chosen[:, 0] == strategy_index(TERMINATION)]] *= turn == turns - 1
+    return log_probs, right
 
 
 def main() -> None:
@@ -53,13 +82,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--kinds", type=int, default=9)
+    parser.add_argument("--turns", type=int, choices=[1, 2], default=1)
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--group", type=int, default=GROUP, help="interactions of a question in a step")
     asked = parser.parse_args()
     (asked.folder / "reference").mkdir(parents=True, exist_ok=True)
     for seed in asked.seeds:
         make_planner(planner := asked.folder / f"planner{seed}", seed)
-        curve = learn(planner, seed, asked.kinds, asked.steps)
-        (asked.folder / f"reference/{asked.kinds}-{seed}.json").write_text(json.dumps(curve))
+        curve = learn(planner, seed, asked.kinds, asked.turns, asked.steps, asked.group)
+        (asked.folder / f"reference/{asked.kinds}-{asked.turns}-{seed}.json").write_text(json.dumps(curve))
         print(f"seed {seed}: " + " ".join(f"{value:.2f}" for value in curve[9::10]), flush=True)
 
 
