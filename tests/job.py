@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,11 @@ MARK = "RSIM_TEST_JOB"
 def shared_memory() -> int:
     """Bytes of shared memory that are in use on this machine."""
     return sum(path.stat().st_blocks * 512 for path in Path("/dev/shm").iterdir() if path.is_file())
+
+
+def _hear_interrupts() -> None:
+    """As in a terminal; what a shell starts in the background ignores them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Job:
@@ -54,7 +60,9 @@ class Job:
         command += ["--config-name", "tiny", f"trainer.default_local_dir={folder / 'checkpoints'}", *overrides]
         self.name = name
         with self.log_file.open("w") as log:
-            self.process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT, preexec_fn=_hear_interrupts
+            )
 
     def log(self) -> str:
         return self.log_file.read_text(errors="replace")

@@ -16,11 +16,14 @@ MOST = 3
 """Errors that are named."""
 
 
-def stopped(processes: Mapping[int, str], root: Path = Path("/proc")) -> Iterator[str]:
+def stopped(processes: Mapping[int, str], root: Path = Path("/proc")) -> Iterator[tuple[int, str]]:
     """Which of these processes and their children do not run because somebody stopped them (Linux).
 
     Args:
         processes: names by process id.
+
+    Yields:
+        A process id, and what to call it.
     """
     parents, states = {}, {}
     for stat in root.glob("[0-9]*/stat"):
@@ -32,8 +35,7 @@ def stopped(processes: Mapping[int, str], root: Path = Path("/proc")) -> Iterato
     for pid, state in sorted(states.items()):
         owner = pid if pid in processes else parents[pid]
         if state == "T" and owner in processes:
-            child = "" if owner == pid else "a child of "
-            yield f"{child}{processes[owner]} is stopped (process {pid}; kill -CONT {pid} lets it go on)"
+            yield pid, ("" if owner == pid else "a child of ") + processes[owner]
 
 
 def accounts(workers: Sequence[Any]) -> tuple[Account, int]:

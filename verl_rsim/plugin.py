@@ -5,6 +5,7 @@ Registration is lazy: each piece is registered right after the verl module it be
 ``python -c "import verl_rsim.plugin"``.
 """
 
+import atexit
 from importlib import import_module
 
 import wrapt
@@ -50,6 +51,11 @@ def _check_before_start(module) -> None:
     wrapt.wrap_function_wrapper(module, "validate_config", checked)
 
 
+def _leave_in_time(_module) -> None:
+    """After Ray has registered its own handler: the last one registered is the first one called."""
+    atexit.register(lambda: import_module("verl_rsim.leaving").leave())
+
+
 def _register_trainer(module) -> None:
     module.trainer_base.TRAINER_REGISTRY["rsim"] = _make_trainer
 
@@ -61,6 +67,7 @@ def _make_trainer(config):
 
 
 for _name, _hook in {
+    "ray._private.worker": _leave_in_time,
     "verl.utils.config": _check_before_start,
     "verl.experimental.agent_loop": _register_agent_loop,
     "verl.workers.engine": _register_engines,

@@ -97,7 +97,11 @@ class Watchdog:
         waited = time.monotonic() - self._progress
         if waited > self.stall_seconds:
             said = f"nothing moved for {waited:.0f} s in phase {self._phase!r} (rsim.watchdog.stall_seconds)"
-            raise JobDied("; ".join([said, *culprit.stopped(self._processes()), *culprit.waited_for(self.agents)]))
+            stopped = (
+                f"{who} is stopped (process {pid}; kill -CONT {pid} lets it go on)"
+                for pid, who in culprit.stopped(self._processes())
+            )
+            raise JobDied("; ".join([said, *stopped, *culprit.waited_for(self.agents)]))
 
     def _title(self, key: str, actor: Mapping[str, Any]) -> str:
         name = actor.get("Name") or str(actor.get("ActorClassName")).split(".")[-1]
