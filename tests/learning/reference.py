@@ -61,18 +61,27 @@ def play(
     contexts = [list(words.chat(planner_messages(chat(one)))) for _, one in asked]
     right, playing, log_probs = torch.ones(len(asked)), torch.arange(len(asked)), []
     for turn in range(turns):
-        ends = torch.tensor([len(contexts[row]) - 1 for row in playing])
+        if not len(playing):
+            break
+        read = [tuple(contexts[row]) for row in playing]
+        distinct = {context: index for index, context in enumerate(dict.fromkeys(read))}  # each is read once
         # Padded on the right: the causal mask hides it.
-        ids = pad_sequence([torch.tensor(contexts[row]) for row in playing], batch_first=True)
-        choice = model(ids).logits[torch.arange(len(ends)), ends][:, labels].log_softmax(-1)
+        ids = pad_sequence([torch.tensor(context) for context in distinct], batch_first=True)
+        ends = torch.tensor([len(context) - 1 for context in distinct])
+        logits = model(ids).logits[torch.arange(len(ends)), ends][:, labels]
+        choice = logits.log_softmax(-1)[[distinct[context] for context in read]]
         chosen = torch.multinomial(choice.detach().exp(), 1)
         log_probs.append((playing, choice.gather(1, chosen)[:, 0]))
+        going = []
         for row, strategy in zip(playing.tolist(), chosen[:, 0].tolist(), strict=True):
             right[row] *= strategy == wanted(asked[row][0], turns)[turn]
-            said = OBSERVATION.format(step="Yes." if right[row] else "No.")
-            contexts[row] += [int(labels[strategy]), *words.encode(said)]
-        playing = playing[chosen[:, 0] != strategy_index(TERMINATION)]
-        right[log_probs[-1][0][chosen[:, 0] == strategy_index(TERMINATION)]] *= turn == turns - 1
+            if strategy != strategy_index(TERMINATION):
+                said = OBSERVATION.format(step="Yes." if right[row] else "No.")
+                contexts[row] += [int(labels[strategy]), *words.encode(said)]
+                going.append(row)
+            elif turn < turns - 1:
+                right[row] = 0.0  # too early to be asked for
+        playing = torch.tensor(going, dtype=torch.long)
     return log_probs, right
 
 
