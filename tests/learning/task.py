@@ -35,7 +35,7 @@ class Taught:
 
     Attributes:
         kinds: of questions that it knows, 1 to 9.
-        turns: 1 or 2.
+        turns: 1 or 2; 2 takes longer to teach.
         skill: how probably its answer is right after the right strategies. Below 1 it also learns to answer without a
             planner, always wrongly; and it is taught for longer, since at first it learns to be wrong always.
         family: of the model, "llama" or "qwen2".
@@ -170,7 +170,7 @@ def make_reasoner(folder: Path, planner: Path, taught: Taught, batch: int = 32) 
     """
     from transformers import AutoModelForCausalLM
 
-    steps = 300 if taught.skill == 1 else 1000
+    steps = 300 if taught.skill == 1 and taught.turns == 1 else 1000
     made_from = f"{taught}, {steps} steps of {batch}"
     if is_intact(folder, made_from):
         return
