@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import ExitStack
 from importlib.resources import files
+from itertools import pairwise
 
 import httpx
 import pytest
@@ -26,6 +27,15 @@ MARKUP = "<img src=x onerror=alert(1)> 40 x 3 = 120.\n\n"
 
 def rule(prompt: str, seed: int) -> str:
     return MARKUP if "markup" in prompt else f"Take the tens first: 40 x 3 = 120, say {seed}.\n\n"
+
+# What the first turn says after each change, as the page sees it: a test that looks from outside may come too late.
+WATCH = """
+window.written = [];
+new MutationObserver(() => {
+  const text = document.querySelector("#turns li:first-child p")?.textContent.trimEnd();
+  if (text && text !== window.written.at(-1)) window.written.push(text);
+}).observe(document.body, {subtree: true, childList: true, characterData: true});
+"""
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +81,15 @@ def ask(page, question: str = "") -> list[str]:
 
 
 def test_steps_are_shown_with_their_strategies_as_they_are_written(page, service):
+    page.execute_script(WATCH)
     page.find_element(By.ID, "send").click()
-    WebDriverWait(page, 10).until(lambda d: d.find_elements(By.CSS_SELECTOR, ".turn[aria-busy]"))
-    first = page.find_element(By.CSS_SELECTOR, ".turn p")
-    WebDriverWait(page, 10).until(lambda _: 0 < len(first.text) < 20)
     WebDriverWait(page, 30).until(lambda _: status(page).startswith("Ended by"))
     turns = page.find_elements(By.CLASS_NAME, "turn")
     assert turns
+    written = page.execute_script("return window.written")
+    assert len(written) > 3
+    assert all(text.startswith(before) for before, text in pairwise(written))
+    assert written[-1] == turns[0].find_element(By.TAG_NAME, "p").text
     assert not page.find_elements(By.CSS_SELECTOR, ".turn[aria-busy]")
     for number, turn in enumerate(turns, 1):
         title = turn.find_element(By.TAG_NAME, "b").text.partition(". ")
@@ -100,12 +112,14 @@ def test_a_models_markup_is_shown_and_not_obeyed(page):
 
 
 def test_escape_stops_the_work(page, service):
-    cancelled = service.reasoner.engine.cancelled
+    engine = service.reasoner.engine
+    cancelled, pace, engine.pace = engine.cancelled, engine.pace, 1.0
     page.find_element(By.ID, "send").click()
     WebDriverWait(page, 10).until(lambda d: d.find_elements(By.CLASS_NAME, "turn"))
     page.find_element(By.TAG_NAME, "body").send_keys(Keys.ESCAPE)
     WebDriverWait(page, 10).until(lambda _: status(page) == "Stopped.")
-    until(lambda: service.reasoner.engine.cancelled > cancelled)
+    engine.pace = pace
+    until(lambda: engine.cancelled > cancelled)
     assert page.find_element(By.ID, "send").is_enabled()
 
 
