@@ -1,6 +1,7 @@
 """What the curve should look like: the same planner, task and update in plain torch, without verl, vLLM or a reasoner.
 
-    python tests/learning/reference.py FOLDER [--seeds 0 1 2] [--kinds 9] [--turns 1] [--steps 60]
+    python tests/learning/reference.py FOLDER [--seeds 0 1 2] [--kinds 9] [--turns 1] [--steps 60] [--group 8]
+                                       [--entropy 0]
 
 An answer is right if the strategies are the kind's. GRPO as the recipe has it: groups of 8, advantages divided by their
 standard deviation, one AdamW step a batch. Writes the accuracy of every step's samples to
@@ -25,8 +26,10 @@ from verl_rsim.strategies import TERMINATION, strategy_index
 BATCH, GROUP, RATE, WEIGHT_DECAY, CLIP = 16, 8, 1e-3, 0.01, 1.0
 
 
-def learn(planner: Path, seed: int, kinds: int, turns: int, steps: int, group: int = GROUP) -> list[float]:
-    """Accuracy of each step's samples."""
+def learn(
+    planner: Path, seed: int, kinds: int, turns: int, steps: int, group: int = GROUP, bonus: float = 0.0
+) -> list[float]:
+    """Accuracy of each step's samples; ``bonus`` is the coefficient of the choices' entropy."""
     from transformers import AutoModelForCausalLM
 
     words = codec(planner)
@@ -36,12 +39,12 @@ def learn(planner: Path, seed: int, kinds: int, turns: int, steps: int, group: i
     torch.manual_seed(seed)
     for _ in range(steps):
         asked = [question(source, kinds) for _ in range(BATCH)]
-        log_probs, rewards = play(model, words, [one for one in asked for _ in range(group)], turns)
+        log_probs, entropies, rewards = play(model, words, [one for one in asked for _ in range(group)], turns)
         grouped = rewards.view(BATCH, group)
         centred = grouped - grouped.mean(1, keepdim=True)
         advantages = (centred / (grouped.std(1, keepdim=True) + 1e-6)).flatten()
         chosen = torch.cat([one * advantages[rows] for rows, one in log_probs])
-        (-chosen).mean().backward()
+        (-chosen.mean() - bonus * torch.cat(entropies).mean()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
         optimizer.zero_grad()
@@ -51,15 +54,17 @@ def learn(planner: Path, seed: int, kinds: int, turns: int, steps: int, group: i
 
 def play(
     model, words: Codec, asked: list[tuple[int, Question]], turns: int
-) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], torch.Tensor]:
+) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], list[torch.Tensor], torch.Tensor]:
     """Sample the strategies of an interaction for each question; the reasoner says whether they have been right so far.
 
     Returns:
-        For each turn, the interactions that had it and their choices' log-probs; each interaction's reward.
+        For each turn, the interactions that had it and their choices' log-probs; the entropies that they were drawn with;
+        each interaction's reward.
     """
     labels = torch.tensor(words.label_ids())
     contexts = [list(words.chat(planner_messages(chat(one)))) for _, one in asked]
     right, playing, log_probs = torch.ones(len(asked)), torch.arange(len(asked)), []
+    entropies = []
     for turn in range(turns):
         if not len(playing):
             break
@@ -71,6 +76,7 @@ def play(
         logits = model(ids).logits[torch.arange(len(ends)), ends][:, labels]
         choice = logits.log_softmax(-1)[[distinct[context] for context in read]]
         chosen = torch.multinomial(choice.detach().exp(), 1)
+        entropies.append(-(choice.exp() * choice).sum(-1))
         log_probs.append((playing, choice.gather(1, chosen)[:, 0]))
         going = []
         for row, strategy in zip(playing.tolist(), chosen[:, 0].tolist(), strict=True):
@@ -82,7 +88,7 @@ def play(
             elif turn < turns - 1:
                 right[row] = 0.0  # too early to be asked for
         playing = torch.tensor(going, dtype=torch.long)
-    return log_probs, right
+    return log_probs, entropies, right
 
 
 def main() -> None:
@@ -94,11 +100,12 @@ def main() -> None:
     parser.add_argument("--turns", type=int, choices=[1, 2], default=1)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--group", type=int, default=GROUP, help="interactions of a question in a step")
+    parser.add_argument("--entropy", type=float, default=0.0, help="coefficient of its bonus (entropy_coeff)")
     asked = parser.parse_args()
     (asked.folder / "reference").mkdir(parents=True, exist_ok=True)
     for seed in asked.seeds:
         make_planner(planner := asked.folder / f"planner{seed}", seed)
-        curve = learn(planner, seed, asked.kinds, asked.turns, asked.steps, asked.group)
+        curve = learn(planner, seed, asked.kinds, asked.turns, asked.steps, asked.group, asked.entropy)
         (asked.folder / f"reference/{asked.kinds}-{asked.turns}-{seed}.json").write_text(json.dumps(curve))
         print(f"seed {seed}: " + " ".join(f"{value:.2f}" for value in curve[9::10]), flush=True)
 
