@@ -58,7 +58,7 @@ def play(
     """Sample the strategies of an interaction for each question; the reasoner says whether they have been right so far.
 
     Returns:
-        For each turn, the interactions that had it and their choices' log-probs; the entropies that they were drawn with;
+        For each turn, the interactions that had it and their choices' log-probs; for each, their choices' entropies;
         each interaction's reward.
     """
     labels = torch.tensor(words.label_ids())
