@@ -1,9 +1,9 @@
-"""Writes what run.py and reference.py left in a folder into docs/learning.md: its table and its figure.
+"""Writes what run.py and reference.py left in a folder into docs/learning.md: its table and a figure.
 
-    python tests/learning/page.py FOLDER [--figure]
+    python tests/learning/page.py FOLDER [--figure docs/learning.png]
 
-The table's rows of runs that are not in the folder stay, and so does text outside the two marks of the page. The figure
-is drawn anew, of the folder's runs alone, if asked for. Needs matplotlib (extra ``report``).
+The table's rows of runs that are not in the folder stay, and so does text outside the two marks of the page. A figure
+is drawn if asked for, of the folder's runs alone. Needs matplotlib (extra ``report``).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ QUESTIONS = 90
 WORDS = {
     "actor_rollout_ref.actor.optim.lr=": "reasoner's rate ",
     "planner.actor.optim.lr=": "planner's rate ",
+    "planner.actor.entropy_coeff=": "entropy bonus ",
     "rsim.train=[planner,reasoner]": "both",
     "rsim.": "",
     "skill0.5": "skill 0.5",
@@ -98,12 +99,12 @@ def main() -> None:
     """The command above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--figure", action="store_true")
+    parser.add_argument("--figure", type=Path, help="gets the curves, a PNG")
     asked = parser.parse_args()
     runs = {path.stem: read_metrics(path) for path in sorted((asked.folder / "metrics").glob("*.jsonl"))}
     if asked.figure:
         references = sorted((asked.folder / "reference").glob("*.json"))
-        figure(PAGE.with_name("learning.png"), runs, {path.stem: json.loads(path.read_text()) for path in references})
+        figure(asked.figure, runs, {path.stem: json.loads(path.read_text()) for path in references})
     marks = re.compile(r"(<!-- measured -->\n)(.*?)(<!-- end -->)", re.DOTALL)
     PAGE.write_text(marks.sub(lambda found: found[1] + table(runs, found[2]) + found[3], PAGE.read_text()))
 
