@@ -28,6 +28,7 @@ MARKUP = "<img src=x onerror=alert(1)> 40 x 3 = 120.\n\n"
 def rule(prompt: str, seed: int) -> str:
     return MARKUP if "markup" in prompt else f"Take the tens first: 40 x 3 = 120, say {seed}.\n\n"
 
+
 # What the first turn says after each change, as the page sees it: a test that looks from outside may come too late.
 WATCH = """
 window.written = [];

@@ -1,4 +1,5 @@
-"""A dead man's switch: a small process of its own that ends the trainer's when that gives no sign of life.
+"""A dead man's switch: a small process of its own that ends the trainer's when that gives no sign of life, and says so
+when that has died.
 
 The watchdog is a thread of the trainer's process, so it stands still with it: when the process is stopped, or code that
 holds the interpreter's lock never returns. As a script it is the small process, which imports nothing of the package.
@@ -44,16 +45,20 @@ def switch(seconds: float) -> Iterator[Callable[[], None]]:
 
 
 def guard(pid: int, seconds: float) -> None:
-    """Read signs of life from the standard input until it ends, or end the process ``pid``."""
-    silent = 0
+    """Read signs of life of the process ``pid`` from the standard input; end it when they do not come.
+
+    The input ends when that process dies: one that leaves the switch ends this process before.
+    """
+    who, silent = f"the trainer's process {pid} (the task runner)", 0
     while silent < LOOKS:
         if not select.select([0], [], [], seconds / LOOKS)[0]:
             silent += 1
         elif os.read(0, 4096):
             silent = 0
         else:
+            print(f"{who} died: it was killed (was memory short?) or crashed", file=sys.stderr, flush=True)
             return
-    said = f"the trainer's process {pid} (the task runner) has given no sign of life for {seconds:.0f} s"
+    said = f"{who} has given no sign of life for {seconds:.0f} s"
     print(f"{said} (rsim.watchdog.stall_seconds): it is stopped or caught; ending the job", file=sys.stderr, flush=True)
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)

@@ -41,6 +41,7 @@ DISK = "400m"
 OUTSIDE = (
     r"Raylet is terminated\. Termination is unexpected\.",
     r"the trainer's process .* has given no sign of life.*$",
+    r"the trainer's process .* died.*$",
 )
 """What is said by those who end a job from outside the trainer: it says more than the error that comes of it."""
 OVERRIDES = (
