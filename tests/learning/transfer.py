@@ -1,6 +1,6 @@
 """Does a planner that run.py trained help a reasoner that it never saw? Against all controls of the evaluation, paired.
 
-    python tests/learning/transfer.py FOLDER [--seeds 0 1 2] [--kinds 9]
+    python tests/learning/transfer.py FOLDER [--seeds 0 1 2] [--kinds 9] [--steps 60]
 
 The unseen reasoner has another architecture, depth, tokenizer and seed, and was taught the same task. The planners of
 the given seeds and an untrained one are put before both by ``verl-rsim transfer``; tables and heat map lie in
@@ -25,9 +25,10 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--kinds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=60, help="that the planners were trained")
     asked = parser.parse_args()
     folder = asked.folder.absolute()
-    runs = [Run(seed, asked.kinds) for seed in asked.seeds]
+    runs = [Run(seed, asked.kinds, steps=asked.steps) for seed in asked.seeds]
     task, untrained = runs[0].task(folder), runs[0].planner(folder)
     unseen = Taught(asked.kinds, family="qwen2", vocabulary=800, layers=3, seed=7)
     make_reasoner(task / "unseen", untrained, unseen)
