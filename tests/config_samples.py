@@ -52,7 +52,7 @@ OPEN = {
     "rsim.reward.terms": [WORD, "3", NULL, "[1]", "[{name:a}]", *BAD_TERMS],
     "++rsim.scoring.answer_types": [WORD, "3", NULL, "{gsm8k:some}", "{gsm8k:3}", "{gsm8k:[1]}"],
     "rsim.episode_log.folder": ["3", LIST, BLOCK, "true"],
-    "rsim.planner_adv_estimator": [WORD, "3", LIST, BLOCK, "gae", "remax", "true"],
+    "rsim.planner_adv_estimator": [WORD, "3", LIST, BLOCK, "gae", "gdpo", "true"],
 }
 BLOCKS = ["rsim.reward", "rsim.scoring", "rsim.planner_pool", "rsim.guard", "rsim.guard.ppo_kl", "rsim.watchdog"]
 BLOCKS += ["rsim.episode_log", "planner.actor", "planner.rollout", "planner.model", "actor_rollout_ref.rollout"]
@@ -64,7 +64,7 @@ OTHERS = {
     "trainer.v1.trainer_mode": ["colocate_async", "separate_async", "sync", WORD, NULL, "3"],
     "trainer.use_v1": ["false", NULL, "3"],
     "trainer.resume_mode": [WORD, NULL, "3"],
-    "algorithm.adv_estimator": ["gae", "remax", WORD, "3"],
+    "algorithm.adv_estimator": ["gae", "remax", "optimal_token_baseline", WORD, "3"],
     "reward.reward_manager.name": [WORD, "3"],
     "planner.model.path": [NULL, "3", LIST, "/nowhere", "no-such-model"],
     "actor_rollout_ref.model.path": ["3", LIST, "/nowhere", "no-such-model"],

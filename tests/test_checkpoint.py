@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import shutil
+from dataclasses import replace
+
 import pytest
 
 from verl_rsim.checkpoint import (
@@ -46,17 +50,38 @@ def test_a_run_that_went_back_keeps_its_own_checkpoints(tmp_path):
     assert finished(tmp_path) == [step_folder(tmp_path, 4)]
 
 
+def test_a_copied_folder_is_resumed_from_its_last_checkpoint(tmp_path):
+    for step in (60, 80, 100):
+        save(tmp_path / "run", step)
+    copy = tmp_path / "copy"
+    for number, name in enumerate(("global_step_100", "global_step_80", "global_step_60")):
+        shutil.copytree(tmp_path / "run" / name, copy / name)
+        os.utime(copy / name / STATE, (number, number))
+    assert resume_folder("auto", copy, None) == step_folder(copy, 100)
+    save(copy, 120, keep=2)
+    assert finished(copy) == [step_folder(copy, 100), step_folder(copy, 120)]
+
+
+def test_a_damaged_checkpoint_is_not_passed_over(tmp_path):
+    for step in (2, 4):
+        save(tmp_path, step)
+    (step_folder(tmp_path, 2) / STATE).write_text("{")
+    assert resume_folder("auto", tmp_path, None) == step_folder(tmp_path, 2), "whose state then says what it is"
+    save(tmp_path, 6)
+    assert read_state(step_folder(tmp_path, 6)).number == 3
+
+
 def test_resume_modes(tmp_path):
     assert resume_folder("auto", tmp_path, None) is None
     save(tmp_path, 3)
     assert resume_folder("disable", tmp_path, None) is None
     folder = step_folder(tmp_path, 3)
     assert resume_folder("resume_path", tmp_path, str(folder)) == folder
-    assert read_state(folder) == SavedState(3, 0, ("planner", "reasoner"))
+    assert read_state(folder) == SavedState(3, 0, ("planner", "reasoner"), number=1)
     guard = GuardState({"zero_groups/planner": 4}, (30.0, 31.5))
     counted = SavedState(3, 0, ("planner",), guard, {"planner": "float32"})
     finish(tmp_path, counted, None)
-    assert read_state(folder) == counted
+    assert read_state(folder) == replace(counted, number=2)
     (folder / STATE).write_text('{"step": 3, "stage": 0, "trained": ["planner"], "format": 1}')
     assert read_state(folder).guard == GuardState(), "of before the guard's counts were kept"
     with pytest.raises(ConfigError, match=r"trainer\.resume_mode"):

@@ -29,6 +29,16 @@ def test_alternating_switches_every_step_and_joint_never():
     assert weights(build_schedule("joint", 0.3, 3), 3) == [(0.3, 0.7)] * 3
 
 
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("steps", [1, 2, 7, 10])
+def test_updates_are_counted_by_policy(name, steps):
+    schedule = build_schedule(name, 1.0, 7)
+    counted = weights(schedule, steps)
+    assert schedule.updates("planner", steps) == sum(planner > 0 for planner, _ in counted)
+    assert schedule.updates("reasoner", steps) == sum(reasoner > 0 for _, reasoner in counted)
+    assert schedule.updates("shared", steps) == steps
+
+
 def test_own_stages_by_fraction_and_step():
     spec = [
         {"until": 0.5, "planner_weight": 1, "reasoner_weight": 0},

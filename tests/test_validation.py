@@ -62,6 +62,27 @@ CASES = {
     "reasoner missing": (["actor_rollout_ref.model.path=/nowhere"], "actor_rollout_ref.model.path", "no model here"),
     "labels": (["planner.model.path=HOME/models/no-labels"], "planner.model.path", "no single token for the strategy"),
     "critic": (["algorithm.adv_estimator=gae"], "algorithm.adv_estimator", "choose an estimator that needs none"),
+    "an estimator without what it needs": (
+        ["algorithm.adv_estimator=optimal_token_baseline"],
+        "algorithm.adv_estimator",
+        "no sums of squared probabilities",
+    ),
+    "the planner's, too": (["rsim.planner_adv_estimator=gdpo"], "rsim.planner_adv_estimator", "no rewards by name"),
+    "ranks that cannot share a mini-batch": (
+        ["trainer.n_gpus_per_node=3", "data.train_batch_size=4"],
+        "actor_rollout_ref.actor.ppo_mini_batch_size",
+        "it must be a multiple of 3, the data-parallel ranks of this policy",
+    ),
+    "micro-batches that do not fit": (
+        ["planner.actor.use_dynamic_bsz=false", "planner.actor.ppo_micro_batch_size_per_gpu=3"],
+        "planner.actor.ppo_micro_batch_size_per_gpu",
+        "must divide the 16 rows of a mini-batch on each of 1 data-parallel ranks",
+    ),
+    "resumed by other GPUs": (
+        ["trainer.default_local_dir=HOME/saved-by-two", "trainer.resume_mode=auto"],
+        "trainer.n_gpus_per_node",
+        "the planner was saved by 2 GPUs",
+    ),
     "no such file": (["data.train_files=/nowhere.parquet"], "data.train_files", "no such file"),
     "empty dataset": (["data.train_files=HOME/empty.parquet"], "data.train_files", "the dataset has no rows"),
     "no ground truth": (["data.val_files=HOME/no-truth.parquet"], "data.val_files", "2 of its rows have no"),
@@ -209,6 +230,12 @@ def results(home: Path) -> dict[str, list | None]:
     vocabulary = tokenizer["model"]["vocab"]
     vocabulary["one"] = vocabulary.pop("1")
     (home / "models/no-labels/tokenizer.json").write_text(json.dumps(tokenizer))
+    saved = home / "saved-by-two/global_step_2"
+    for role, gpus in (("planner", 2), ("actor", 1)):
+        (saved / role).mkdir(parents=True)
+        for rank in range(gpus):
+            (saved / role / f"model_world_size_{gpus}_rank_{rank}.pt").touch()
+    (saved / "rsim.json").write_text('{"step": 2, "stage": 0, "trained": ["planner", "reasoner"], "format": 1}')
     (home / "adapter").mkdir()
     (home / "adapter/adapter_config.json").write_text(json.dumps({"r": 4, "use_rslora": True}))
     cases = [[o.replace("HOME", str(home)) for o in overrides] for overrides, *_ in CASES.values()]

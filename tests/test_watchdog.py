@@ -86,6 +86,44 @@ def test_a_process_without_a_sign_of_life_is_ended_and_one_that_died_is_named(th
     assert error.startswith(named + why) if why else not error
 
 
+ACTORS = """
+import os, time
+import ray
+from verl_rsim.watchdog import ended_on_purpose
+ray.init(num_cpus=1, include_dashboard=False, logging_level="error")
+
+@ray.remote(num_cpus=0)
+class Actor:
+    def pid(self):
+        return os.getpid()
+    def leave(self):
+        ray.actor.exit_actor()
+
+names = ("killed by ray", "dropped", "left", "killed")
+actors = {name: Actor.remote() for name in names}
+pids = {name: ray.get(actors[name].pid.remote()) for name in names}
+ids = {actors[name]._actor_id.hex(): name for name in names}
+ray.kill(actors["killed by ray"])
+actors["left"].leave.remote()
+os.kill(pids["killed"], 9)
+del actors["dropped"]
+end = time.monotonic() + 30
+while time.monotonic() < end:
+    dead = {ids[key]: actor["DeathCause"] for key, actor in ray._private.state.actors().items()
+            if actor["State"] == "DEAD"}
+    if len(dead) == len(names):
+        break
+    time.sleep(0.1)
+print({name: ended_on_purpose(cause) for name, cause in sorted(dead.items())})
+"""
+
+
+def test_an_actor_that_ended_on_purpose_is_told_from_one_that_died():
+    job = subprocess.run([sys.executable, "-c", ACTORS], capture_output=True, text=True, timeout=120)
+    expected = {"dropped": True, "killed": False, "killed by ray": True, "left": True}
+    assert job.stdout.strip().splitlines()[-1:] == [str(expected)], job.stderr[-2000:]
+
+
 def test_a_job_goes_on_without_its_guard():
     with switch(1.0) as alive:
         for pid in _children(os.getpid()):

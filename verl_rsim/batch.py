@@ -7,11 +7,14 @@ from typing import Any
 import transfer_queue as tq
 from transfer_queue import KVBatchMeta
 
-from verl_rsim.errors import JobDied
+from verl_rsim.errors import ConfigError, JobDied
 from verl_rsim.metrics import interaction_metrics, reward_metrics
 from verl_rsim.rollout import role_of
 from verl_rsim.strategy_metrics import strategy_metrics
 from verl_rsim.watchdog import Watchdog
+
+NO_ROWS, NO_METRIC = "no materializable trajectories", "missing DAPO metric"
+"""In verl's errors: for a batch without a single row, and for a value to filter by that no row has."""
 
 
 def split_by_role(batch: KVBatchMeta) -> dict[str, KVBatchMeta]:
@@ -26,6 +29,34 @@ def split_by_role(batch: KVBatchMeta) -> dict[str, KVBatchMeta]:
             extra_info=dict(batch.extra_info),
         )
     return rows
+
+
+def with_a_turn(rows: dict[str, KVBatchMeta], episodes: list[dict[str, Any]]) -> dict[str, KVBatchMeta]:
+    """The rows of each role without interactions that ended before their first turn (the question was too long).
+
+    There is nothing to learn from those, and a mini-batch of nothing else has no mean: its loss is NaN.
+
+    Args:
+        rows: by role; those of an interaction stand at the same place.
+        episodes: the interactions' ``extra_fields``, in that order.
+    """
+    played = [index for index, episode in enumerate(episodes) if episode["rsim"]["strategies"]]
+    return {
+        role: KVBatchMeta(
+            partition_id=batch.partition_id,
+            keys=[batch.keys[index] for index in played],
+            tags=[batch.tags[index] for index in played],
+            extra_info=dict(batch.extra_info),
+        )
+        for role, batch in rows.items()
+    }
+
+
+def every_row(*batches: dict[str, KVBatchMeta]) -> KVBatchMeta:
+    """All rows of several batches by role, each once: verl clears them from TransferQueue at the end of the step."""
+    metas = [meta for batch in batches for meta in batch.values()]
+    tags = {key: tag for meta in metas for key, tag in zip(meta.keys, meta.tags, strict=True)}
+    return KVBatchMeta(partition_id=metas[0].partition_id, keys=list(tags), tags=list(tags.values()))
 
 
 def episodes_of(reasoner_rows: KVBatchMeta) -> list[dict[str, Any]]:
@@ -59,13 +90,19 @@ class RsimSampler:
         """As verl's.
 
         Raises:
+            ConfigError: groups are to be filtered by a value that no reward manager returned.
             JobDied: not one interaction of the batch came through.
         """
         try:
             batch, metrics = self.inner.sample(
                 global_steps=global_steps, partition_id=partition_id, batch_size=batch_size
             )
-        except RuntimeError as error:  # verl's word for a batch without a single row
+        except RuntimeError as error:
+            if NO_METRIC in str(error):
+                fix = "the reward manager returns no such value; choose acc, planner_reward or reasoner_reward"
+                raise ConfigError("algorithm.filter_groups.metric", self.inner.filter_groups_metric, fix) from error
+            if NO_ROWS not in str(error):
+                raise
             raise self._none_left() from error
         if partition_id != "val":
             return batch, metrics

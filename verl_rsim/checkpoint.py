@@ -8,11 +8,12 @@ resumed from, so a kill during a save leaves the checkpoint before it in use.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from verl_rsim.errors import ConfigError, SaveError
@@ -36,6 +37,7 @@ class SavedState:
         guard: how long alarms have been beyond their limits; nothing in a checkpoint of before it was kept.
         dtypes: what each role's servers computed in; nothing in a checkpoint of before it was kept.
         models: what each role was trained from; nothing in a checkpoint of before it was kept.
+        number: of the save, among those that its run's folder held, from 1; 0 in a checkpoint of before it was kept.
         format: version of this layout.
     """
 
@@ -45,6 +47,7 @@ class SavedState:
     guard: GuardState = field(default_factory=GuardState)
     dtypes: Mapping[str, str] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)
+    number: int = 0
     format: int = FORMAT
 
     def policy_of(self, role: str) -> str:
@@ -70,10 +73,20 @@ def step_folder(root: Path, step: int) -> Path:
 def finished(root: Path) -> list[Path]:
     """The complete checkpoints below ``root``, in the order in which they were completed.
 
-    That is the order of steps, but for a run that resumed from an earlier step and left the later ones behind.
+    That is the order of steps, but for a run that resumed from an earlier step and left the later ones behind. Times of
+    files are not asked: a copied folder has others.
     """
     complete = [path for path in root.glob("global_step_*") if (path / STATE).is_file()]
-    return sorted(complete, key=lambda path: (path / STATE).stat().st_mtime_ns)
+    return sorted(complete, key=_place)
+
+
+def _place(folder: Path) -> tuple[float, int]:
+    """The number of a checkpoint's save, and its step; one that cannot be read comes last, not to be passed over."""
+    try:
+        state = read_state(folder)
+    except ConfigError:
+        return math.inf, 0
+    return state.number, state.step
 
 
 def remove(folder: Path) -> None:
@@ -95,12 +108,13 @@ def read_state(folder: Path) -> SavedState:
         fix = f"has no {STATE}: it is not a complete verl-rsim checkpoint; name a folder global_step_N that has one"
         raise ConfigError(key, str(folder), fix) from None
     except ValueError:
-        raise ConfigError(key, str(folder), f"its {STATE} is damaged; resume from an earlier checkpoint") from None
+        fix = f"its {STATE} is damaged; remove this folder, or resume from another"
+        raise ConfigError(key, str(folder), fix) from None
     if values.get("format") != FORMAT:
         raise ConfigError(key, str(folder), f"is of format {values.get('format')}; this version reads {FORMAT}")
     guard = values.get("guard", {"beyond": {}, "lengths": ()})
     counted = GuardState(guard["beyond"], tuple(guard["lengths"]))
-    described = (values.get("dtypes", {}), values.get("models", {}))
+    described = (values.get("dtypes", {}), values.get("models", {}), values.get("number", 0))
     return SavedState(values["step"], values["stage"], tuple(values["trained"]), counted, *described)
 
 
@@ -154,6 +168,8 @@ def writing(root: Path, step: int) -> Iterator[Path]:
 
 def finish(root: Path, state: SavedState, keep: int | None) -> None:
     """Declare a step's folder complete, point verl's tracker file at it, and drop the oldest beyond ``keep``."""
+    numbers = [number for number, _ in map(_place, finished(root)) if math.isfinite(number)]
+    state = replace(state, number=int(max(numbers, default=0)) + 1)
     write_atomically(step_folder(root, state.step) / STATE, json.dumps(asdict(state)))
     write_atomically(root / "latest_checkpointed_iteration.txt", str(state.step))
     if keep:

@@ -6,17 +6,20 @@ and reward workers; a frozen policy owns servers only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 import transfer_queue as tq
 from omegaconf import DictConfig, OmegaConf, open_dict
 from transfer_queue import KVBatchMeta
 from verl.single_controller.ray import ResourcePoolManager
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.debug import marked_timer
+from verl.utils.torch_dtypes import PrecisionType
 
 from verl_rsim.settings import pool_of
 from verl_rsim.workers import FrozenWorker, TrainedWorker, rollout_name
@@ -82,12 +85,12 @@ class Policy(PPOTrainerSync):
     # ---- set-up -----------------------------------------------------------------------------------------------------
 
     def _init_dataloader(self) -> None:
-        if self.leader is None:
-            super()._init_dataloader()
-            return
-        self.total_training_steps = self.leader.total_training_steps
+        """Take the length of the training from the leader, and tell the learning rate's schedule how many updates."""
+        leader = self.leader or self
+        self.total_training_steps = leader.total_training_steps
         with open_dict(self.config):
-            self.config.actor_rollout_ref.actor.optim.total_training_steps = self.total_training_steps
+            updates = leader.schedule.updates(self.role, self.total_training_steps)
+            self.config.actor_rollout_ref.actor.optim.total_training_steps = max(updates, 1)
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
@@ -169,9 +172,23 @@ class Policy(PPOTrainerSync):
         (self.leader or self).begins(f"{self.role}'s update")
         with marked_timer(f"{self.role}/update", timing):
             rows = self._update_actor(rows, metrics=found)
+            self.actor_rollout_wg.release_memory()
         self._changed = True
+        self._judge_overflow(found)
         metrics.update(role_metrics(self.role, found))
         return rows
+
+    def _judge_overflow(self, found: dict[str, Any]) -> None:
+        """Take a gradient norm that is infinite in float16 for what it is: the loss scaler tried too large a scale.
+
+        It skips such an update and tries a smaller one, so ``overflow`` is 1 and there is no ``grad_norm``.
+        """
+        precision = OmegaConf.select(self.config, "actor_rollout_ref.actor.fsdp_config.mixed_precision") or {}
+        if PrecisionType.to_dtype(precision.get("param_dtype", "bf16")) is not torch.float16:
+            return
+        found["actor/overflow"] = float(not math.isfinite(found["actor/grad_norm"]))
+        if found["actor/overflow"]:
+            del found["actor/grad_norm"]
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         batch = super()._compute_advantage(batch, metrics)
@@ -217,5 +234,5 @@ def planner_config(config: DictConfig) -> DictConfig:
     pool = pool_of(config, "planner")
     derived.trainer.n_gpus_per_node, derived.trainer.nnodes = pool.n_gpus_per_node, pool.nnodes
     derived.reward.num_workers = 0  # the reasoner's policy has them
-    derived.reward.reward_model.enable = False
+    derived.reward.reward_model.enable = derived.reward.reward_model.enable_resource_pool = False
     return derived

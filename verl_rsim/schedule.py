@@ -45,6 +45,21 @@ class Schedule:
         """The stage of a training step (from 1)."""
         return self.stages[self.index(step)]
 
+    def updates(self, role: str, steps: int) -> int:
+        """In how many of the first ``steps`` training steps a policy learns.
+
+        Args:
+            role: "planner" or "reasoner"; any other is a policy that plays both.
+        """
+        count = done = 0
+        for stage in self.stages:
+            until = steps if stage is self.stages[-1] else min(stage.until, steps)
+            weights = {"planner": stage.planner_weight, "reasoner": stage.reasoner_weight}
+            if weights.get(role, max(weights.values())):
+                count += until - done
+            done = until
+        return count
+
     def check_trainable(self, frozen: frozenset[str]) -> None:
         """Refuse a stage that gives weight to a frozen policy only.
 

@@ -58,6 +58,8 @@ class SharedTrainer(RsimTrainer):
         weights = {"planner": stage.planner_weight, "reasoner": stage.reasoner_weight}
         metrics |= {f"{role}/weight": weight for role, weight in weights.items()}
         self._weights = {role: weight for role, weight in weights.items() if weight}
+        if not self._weights:
+            return rows
         self._found: dict[str, dict[str, Any]] = {role: {} for role in self._weights}
         key = "actor_rollout_ref.actor.ppo_mini_batch_size"  # in interactions, of which each has a row for every role
         with setting(self.config, key, OmegaConf.select(self.config, key) * len(self._weights)):

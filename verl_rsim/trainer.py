@@ -18,7 +18,7 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.debug import marked_timer
 
 from verl_rsim import checkpoint, cpu
-from verl_rsim.batch import RsimSampler, episode_metrics, episodes_of, split_by_role
+from verl_rsim.batch import RsimSampler, episode_metrics, episodes_of, every_row, split_by_role, with_a_turn
 from verl_rsim.console import SaidBefore, StepConsole
 from verl_rsim.episode_log import FOLDER, EpisodeLog
 from verl_rsim.episodes import from_json
@@ -81,8 +81,6 @@ class RsimTrainer(Policy):
 
     def _setup(self) -> None:
         self._set_up_policies()
-        self.schedule = build_schedule(self.rsim.schedule, self.rsim.weight, self.total_training_steps)
-        self.schedule.check_trainable(self.rsim.frozen)
         self._resume()
         folder = Path(self.rsim.episode_log.folder or self._checkpoint_root / FOLDER)
         self.episode_log = EpisodeLog(folder.expanduser(), self.global_steps, self.rsim.episode_log.max_file_mb)
@@ -99,6 +97,13 @@ class RsimTrainer(Policy):
                 self.planner._setup()
             else:
                 self._planner_set_up.result()
+
+    def _init_dataloader(self) -> None:
+        """verl's, which counts the training steps; then the schedule, by which each policy counts its updates."""
+        PPOTrainer._init_dataloader(self)
+        self.schedule = build_schedule(self.rsim.schedule, self.rsim.weight, self.total_training_steps)
+        self.schedule.check_trainable(self.rsim.frozen)
+        super()._init_dataloader()
 
     def _pools_ready(self) -> None:
         self._planner_set_up = self._set_up_planner()
@@ -161,13 +166,12 @@ class RsimTrainer(Policy):
             metrics |= group_metrics(rows["reasoner"].keys, [e["reward_extra_info"] for e in episodes])
             self._log_episodes(episodes)
         metrics["rsim/stage"] = self.schedule.index(self.global_steps)
-        self._rows = self._learn(rows, stage, metrics, timing_raw)
+        played = with_a_turn(rows, episodes)
+        if not played["planner"].keys:
+            stage = Stage(stage.until, 0.0, 0.0)
+        self._rows = self._learn(played, stage, metrics, timing_raw)
         self._raise_alarms(metrics)
-        return KVBatchMeta(
-            partition_id=batch.partition_id,
-            keys=[*rows["planner"].keys, *rows["reasoner"].keys],
-            tags=[*rows["planner"].tags, *rows["reasoner"].tags],
-        )
+        return every_row(rows, self._rows)
 
     def _learn(self, rows: dict[str, KVBatchMeta], stage: Stage, metrics: dict, timing: dict) -> dict[str, KVBatchMeta]:
         """Update both policies: at the same time where each has its own GPUs, else one after the other.
@@ -277,6 +281,8 @@ class RsimTrainer(Policy):
     def _log_rollout_data(self, batch: KVBatchMeta, timing_raw: dict, rollout_data_dir: str) -> None:
         """Each role's rows, decoded with its policy's tokenizer, into a folder of its own."""
         for role, policy in self.players.items():
+            if not self._rows[role].keys:
+                continue
             policy.global_steps = self.global_steps
             folder = str(Path(rollout_data_dir) / role)
             PPOTrainer._log_rollout_data(policy, self._rows[role], timing_raw, folder)

@@ -14,7 +14,7 @@ from verl.trainer.ppo.utils import need_critic
 from verl.utils.config import omega_conf_to_dataclass
 
 from verl_rsim import cpu
-from verl_rsim.checkpoint import resume_folder
+from verl_rsim.checkpoint import FOLDERS, SHARED, read_state, resume_folder
 from verl_rsim.errors import ConfigError
 from verl_rsim.lora import check_lora
 from verl_rsim.prompts import planner_messages
@@ -22,10 +22,19 @@ from verl_rsim.reward.manager import build_sandbox, is_coding_task
 from verl_rsim.reward.planner_score import PlannerScorer
 from verl_rsim.rollout import build_dialogue
 from verl_rsim.schedule import build_schedule
-from verl_rsim.settings import RsimConfig, gpus_of, parse_config
+from verl_rsim.settings import RsimConfig, gpus_of, parse_config, pool_of
 from verl_rsim.verl_options import check_options
 
 NO_CRITIC = "rSIM has no critic; choose an estimator that needs none, e.g. grpo"
+_NO_SQUARES = "verl's trainer gives it no sums of squared probabilities; choose e.g. grpo"
+UNUSABLE_ESTIMATORS = {
+    "gae": NO_CRITIC,
+    "remax": "verl's trainer gives it no baselines; choose e.g. grpo",
+    "optimal_token_baseline": _NO_SQUARES,
+    "tir_optimal_token_baseline": _NO_SQUARES,
+    "gdpo": "verl's trainer gives it no rewards by name; choose e.g. grpo",
+}
+"""Estimators of verl that a job of two policies cannot have, and why."""
 BLOCKS = {"reasoner": "actor_rollout_ref", "planner": "planner"}
 
 
@@ -43,7 +52,9 @@ def validate_job(config: DictConfig) -> RsimConfig:
     PlannerScorer(rsim.reward)  # raises where a term of the user's cannot be found
     _check_verl_options(config)
     trainer = config.trainer
-    resume_folder(trainer.resume_mode, Path(trainer.default_local_dir).absolute(), trainer.resume_from_path)
+    root = Path(trainer.default_local_dir).absolute()
+    if checkpoint := resume_folder(trainer.resume_mode, root, trainer.resume_from_path):
+        _check_ranks(config, rsim, checkpoint)
     rows = _check_data(config)
     total = config.trainer.total_training_steps
     if total is None and rows is not None:
@@ -52,7 +63,7 @@ def validate_job(config: DictConfig) -> RsimConfig:
     build_schedule(rsim.schedule, rsim.weight, total or 1000).check_trainable(rsim.frozen)
     checked = ("reasoner",) if rsim.shared_weights else BLOCKS
     for role in checked:
-        _check_policy(config, role, BLOCKS[role])
+        _check_policy(config, role, BLOCKS[role], frozen=role in rsim.frozen)
         check_lora(config[BLOCKS[role]], BLOCKS[role], frozen=role in rsim.frozen)
     if rsim.shared_weights:
         _check_shared_weights(config)
@@ -60,6 +71,18 @@ def validate_job(config: DictConfig) -> RsimConfig:
     if rsim.planner_decoding == "constrained":
         _check_strategy_policy(config, BLOCKS["reasoner" if rsim.shared_weights else "planner"])
     return rsim
+
+
+def _check_ranks(config: DictConfig, rsim: RsimConfig, checkpoint: Path) -> None:
+    """verl's checkpoints are one shard a GPU, which as many GPUs read again."""
+    for policy in read_state(checkpoint).trained:
+        role = "reasoner" if policy == SHARED else policy
+        shards = sum(1 for _ in (checkpoint / FOLDERS[policy]).glob("model_world_size_*_rank_*.pt"))
+        if role in rsim.frozen or shards == gpus_of(config, role):
+            continue
+        pool = "rsim.planner_pool" if role == "planner" and rsim.planner_pool.enable else "trainer"
+        fix = f"the {role} was saved by {shards} GPUs, and {checkpoint} can be resumed by as many alone; or export it"
+        raise ConfigError(f"{pool}.n_gpus_per_node", pool_of(config, role).n_gpus_per_node, fix)
 
 
 def _check_verl_options(config: DictConfig) -> None:
@@ -92,15 +115,13 @@ def _check_verl_options(config: DictConfig) -> None:
 def _check_advantages(config: DictConfig) -> None:
     if need_critic(config):
         raise ConfigError("algorithm.adv_estimator", str(config.algorithm.adv_estimator), NO_CRITIC)
-    usable = sorted(set(ADV_ESTIMATOR_REGISTRY) - {"gae", "remax"})
+    usable = sorted(set(ADV_ESTIMATOR_REGISTRY) - set(UNUSABLE_ESTIMATORS))
     for key in ("algorithm.adv_estimator", "rsim.planner_adv_estimator"):
         if (chosen := OmegaConf.select(config, key)) is None:
             continue
         name = getattr(chosen, "value", str(chosen))
-        if name == "gae":
-            raise ConfigError(key, name, NO_CRITIC)
-        if name == "remax":
-            raise ConfigError(key, name, "verl's trainer gives it no baselines; choose e.g. grpo")
+        if name in UNUSABLE_ESTIMATORS:
+            raise ConfigError(key, name, UNUSABLE_ESTIMATORS[name])
         if name not in usable:
             raise ConfigError(key, name, f"choose one of {', '.join(usable)}")
 
@@ -157,7 +178,7 @@ def _check_ground_truth(key: str, file: Any) -> bool:
     return coding
 
 
-def _check_policy(config: DictConfig, role: str, key: str) -> None:
+def _check_policy(config: DictConfig, role: str, key: str, *, frozen: bool) -> None:
     block = config[key]
     path = block.model.get("path") if not OmegaConf.is_missing(block.model, "path") else None
     if not path:
@@ -173,6 +194,8 @@ def _check_policy(config: DictConfig, role: str, key: str) -> None:
     if not block.rollout.calculate_log_probs:
         raise ConfigError(f"{key}.rollout.calculate_log_probs", False, "must be true")
     _check_batch_sizes(config, role, key)
+    if not frozen:
+        _check_shares(block, key, config.data.train_batch_size, gpus_of(config, role))
     _check_context(block, block.rollout, key)
 
 
@@ -235,6 +258,38 @@ def _check_batch_sizes(config: DictConfig, role: str, key: str) -> None:
         actor.validate(n_gpus, config.data.train_batch_size, config[key].model)
     except (AssertionError, ValueError) as error:
         raise ConfigError(f"{key}.actor", "{...}", f"verl refuses this block: {error}") from error
+
+
+def _check_shares(block: DictConfig, key: str, batch_size: int, n_gpus: int) -> None:
+    """Check that GPUs can share an update's rows equally, in whole micro-batches; verl asserts it after a rollout."""
+    actor, rollout = block.actor, block.rollout
+    if actor.strategy not in ("fsdp", "fsdp2"):
+        return
+    ranks = n_gpus // (actor.ulysses_sequence_parallel_size or 1)
+    rows = actor.ppo_mini_batch_size * rollout.n
+    if rows % ranks:
+        fix = f"times rollout.n={rollout.n} it must be a multiple of {ranks}, the data-parallel ranks of this policy"
+        raise ConfigError(f"{key}.actor.ppo_mini_batch_size", actor.ppo_mini_batch_size, fix)
+    if actor.use_dynamic_bsz != rollout.log_prob_use_dynamic_bsz:
+        fix = f"must equal {key}.actor.use_dynamic_bsz={actor.use_dynamic_bsz}"
+        raise ConfigError(f"{key}.rollout.log_prob_use_dynamic_bsz", rollout.log_prob_use_dynamic_bsz, fix)
+    if actor.use_dynamic_bsz:
+        return
+    batch = -(-batch_size // actor.ppo_mini_batch_size) * rows
+    for name, held, of_rank, what in (
+        ("actor.ppo_micro_batch_size_per_gpu", actor.ppo_micro_batch_size_per_gpu, rows // ranks, "a mini-batch"),
+        (
+            "rollout.log_prob_micro_batch_size_per_gpu",
+            rollout.log_prob_micro_batch_size_per_gpu,
+            batch // ranks,
+            "the batch",
+        ),
+    ):
+        if not held:
+            raise ConfigError(f"{key}.{name}", held, f"set it, or {key}.actor.use_dynamic_bsz=true")
+        if of_rank % held:
+            fix = f"must divide the {of_rank} rows of {what} on each of {ranks} data-parallel ranks; lower it"
+            raise ConfigError(f"{key}.{name}", held, fix)
 
 
 def _build(key: str, block: DictConfig) -> Any:

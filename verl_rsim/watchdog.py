@@ -36,6 +36,19 @@ def job_actors() -> dict[str, dict[str, Any]]:
     return {key: actor for key, actor in table.items() if actor.get("JobID") == job}
 
 
+def ended_on_purpose(cause: Any) -> bool:
+    """Whether an actor was let go, killed by ``ray.kill`` or left by itself, as one of a reward function's may be.
+
+    Args:
+        cause: Ray's ``DeathCause`` of it.
+    """
+    context = getattr(cause, "actor_died_error_context", None)
+    return context is not None and (
+        context.reason in (context.RAY_KILL, context.OUT_OF_SCOPE, context.REF_DELETED)
+        or "INTENDED_USER_EXIT" in context.error_message
+    )
+
+
 def actor_id(handle: Any) -> str:
     """The id of an actor, as in :func:`job_actors`."""
     return handle._actor_id.hex()
@@ -127,6 +140,8 @@ class Watchdog:
             if actor["State"] == "ALIVE":
                 self._seen.add(key)  # one may still be starting when the first step begins
             elif actor["State"] == "DEAD" and key in self._seen:
+                if key not in self.titles and ended_on_purpose(actor.get("DeathCause")):
+                    continue
                 cause = " ".join(str(actor.get("DeathCause") or "no cause given").split())
                 told = re.search('error_message: "([^"]*)', cause)
                 cause = told[1] if told else cause

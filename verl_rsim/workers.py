@@ -9,10 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from omegaconf import DictConfig
+from verl.single_controller.base.decorator import Dispatch, register
+from verl.utils.memory_utils import aggressive_empty_cache
 from verl.workers.engine_workers import ActorRolloutRefWorker
 from verl.workers.rollout.base import _ROLLOUT_REGISTRY
 from verl.workers.rollout.replica import RolloutMode, RolloutReplicaRegistry
 from verl.workers.rollout.vllm_rollout.vllm_rollout import ServerAdapter
+
+from verl_rsim import cpu
 
 PLANNER_RANK_OFFSET = 1000
 """First replica rank of the planner's servers; the reasoner's start at 0."""
@@ -75,3 +79,12 @@ class FrozenWorker(ActorRolloutRefWorker):
 
 class TrainedWorker(ActorRolloutRefWorker):
     """verl's worker, in a process where unpickling this class registers the rollouts above."""
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def release_memory(self) -> None:
+        """Give what torch keeps for later back to the GPU, which the other policy shares.
+
+        verl's worker does so when it hands its own weights to its servers: too late for those of the other policy.
+        """
+        if not cpu.is_chosen():
+            aggressive_empty_cache(force_sync=True)
