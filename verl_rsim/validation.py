@@ -78,7 +78,7 @@ def _check_ranks(config: DictConfig, rsim: RsimConfig, checkpoint: Path) -> None
     for policy in read_state(checkpoint).trained:
         role = "reasoner" if policy == SHARED else policy
         shards = sum(1 for _ in (checkpoint / FOLDERS[policy]).glob("model_world_size_*_rank_*.pt"))
-        if role in rsim.frozen or shards == gpus_of(config, role):
+        if role in rsim.frozen or shards in (0, gpus_of(config, role)):
             continue
         pool = "rsim.planner_pool" if role == "planner" and rsim.planner_pool.enable else "trainer"
         fix = f"the {role} was saved by {shards} GPUs, and {checkpoint} can be resumed by as many alone; or export it"

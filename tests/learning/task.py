@@ -170,7 +170,7 @@ def make_reasoner(folder: Path, planner: Path, taught: Taught, batch: int = 32) 
     """
     from transformers import AutoModelForCausalLM
 
-    steps = 300 if taught.skill == 1 and taught.turns == 1 else 1000
+    steps = 300 if taught.skill == 1 and taught.turns == 1 and taught.layers == 2 else 1000
     made_from = f"{taught}, {steps} steps of {batch}"
     if is_intact(folder, made_from):
         return
