@@ -34,7 +34,7 @@ def main() -> int:
     make_reasoner(task / "unseen", untrained, unseen)
     planners = {"untrained": str(untrained)}
     for trained in runs:
-        target = folder / "exported" / f"kinds{trained.kinds}-seed{trained.seed}"
+        target = folder / "exported" / str(trained)
         planners[f"seed_{trained.seed}"] = str(target / "planner")
         export = [*COMMAND, "export", str(trained.checkpoints(folder)), "--out", str(target)]
         if not target.is_dir() and (status := run(export)):

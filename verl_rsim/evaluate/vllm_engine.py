@@ -63,12 +63,12 @@ class VllmEngine(Engine):
     async def generate(
         self, prompt_ids: Sequence[int], params: Mapping[str, Any], watch: Watch | None = None
     ) -> Generation:
-        from vllm import SamplingParams, TokensPrompt
-        from vllm.exceptions import VLLMClientError
+        from vllm import SamplingParams, TokensPrompt, exceptions
         from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         await self.start()
+        refused = getattr(exceptions, "VLLMClientError", exceptions.VLLMValidationError)  # its name before vLLM 0.27
         kind = RequestOutputKind.DELTA if watch else RequestOutputKind.FINAL_ONLY
         sampling = SamplingParams(**params, logprobs=0, output_kind=kind)
         prompt = TokensPrompt(prompt_token_ids=list(prompt_ids))
@@ -83,7 +83,7 @@ class VllmEngine(Engine):
                         log_probs += (entry[token].logprob for entry, token in pairs)
                         if watch:
                             watch(output.token_ids)
-        except (EngineDeadError, EngineGenerateError, VLLMClientError) as error:
+        except (EngineDeadError, EngineGenerateError, refused) as error:
             raise EngineError(f"{self.name}: the engine failed: {_first_line(error)}") from error
         if not ids:
             raise EngineError(f"{self.name}: the engine ended a request without tokens")
