@@ -68,7 +68,8 @@ class VllmEngine(Engine):
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         await self.start()
-        refused = getattr(exceptions, "VLLMClientError", exceptions.VLLMValidationError)  # its name before vLLM 0.27
+        # Before vLLM 0.27 it has the second name.
+        refused: type[Exception] = getattr(exceptions, "VLLMClientError", exceptions.VLLMValidationError)
         kind = RequestOutputKind.DELTA if watch else RequestOutputKind.FINAL_ONLY
         sampling = SamplingParams(**params, logprobs=0, output_kind=kind)
         prompt = TokensPrompt(prompt_token_ids=list(prompt_ids))
