@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import transfer_queue as tq
@@ -19,16 +20,20 @@ NO_ROWS, NO_METRIC = "no materializable trajectories", "missing DAPO metric"
 
 def split_by_role(batch: KVBatchMeta) -> dict[str, KVBatchMeta]:
     """The rows of each role, in the batch's order."""
-    rows = {}
-    for role in ("planner", "reasoner"):
-        chosen = [i for i, key in enumerate(batch.keys) if role_of(key) == role]
-        rows[role] = KVBatchMeta(
-            partition_id=batch.partition_id,
-            keys=[batch.keys[i] for i in chosen],
-            tags=[batch.tags[i] for i in chosen],
-            extra_info=dict(batch.extra_info),
-        )
-    return rows
+    roles = [role_of(key) for key in batch.keys]
+    return {
+        role: _some_of(batch, [i for i, own in enumerate(roles) if own == role]) for role in ("planner", "reasoner")
+    }
+
+
+def _some_of(batch: KVBatchMeta, places: Sequence[int]) -> KVBatchMeta:
+    """The rows at some places of a batch."""
+    return KVBatchMeta(
+        partition_id=batch.partition_id,
+        keys=[batch.keys[i] for i in places],
+        tags=[batch.tags[i] for i in places],
+        extra_info=dict(batch.extra_info),
+    )
 
 
 def with_a_turn(rows: dict[str, KVBatchMeta], episodes: list[dict[str, Any]]) -> dict[str, KVBatchMeta]:
@@ -41,15 +46,7 @@ def with_a_turn(rows: dict[str, KVBatchMeta], episodes: list[dict[str, Any]]) ->
         episodes: the interactions' ``extra_fields``, in that order.
     """
     played = [index for index, episode in enumerate(episodes) if episode["rsim"]["strategies"]]
-    return {
-        role: KVBatchMeta(
-            partition_id=batch.partition_id,
-            keys=[batch.keys[index] for index in played],
-            tags=[batch.tags[index] for index in played],
-            extra_info=dict(batch.extra_info),
-        )
-        for role, batch in rows.items()
-    }
+    return {role: _some_of(batch, played) for role, batch in rows.items()}
 
 
 def every_row(*batches: dict[str, KVBatchMeta]) -> KVBatchMeta:

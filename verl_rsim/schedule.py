@@ -27,6 +27,11 @@ class Stage:
     planner_weight: float
     reasoner_weight: float
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weights by role."""
+        return {"planner": self.planner_weight, "reasoner": self.reasoner_weight}
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -54,8 +59,7 @@ class Schedule:
         count = done = 0
         for stage in self.stages:
             until = steps if stage is self.stages[-1] else min(stage.until, steps)
-            weights = {"planner": stage.planner_weight, "reasoner": stage.reasoner_weight}
-            if weights.get(role, max(weights.values())):
+            if stage.weights.get(role, max(stage.weights.values())):
                 count += until - done
             done = until
         return count
@@ -67,8 +71,7 @@ class Schedule:
             ConfigError: in some stage nothing would be trained.
         """
         for index, stage in enumerate(self.stages):
-            trained = {"planner": stage.planner_weight, "reasoner": stage.reasoner_weight}
-            if not any(weight > 0 and role not in frozen for role, weight in trained.items()):
+            if not any(weight > 0 and role not in frozen for role, weight in stage.weights.items()):
                 raise ConfigError(
                     f"rsim.schedule[{index}]",
                     stage,

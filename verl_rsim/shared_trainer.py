@@ -55,9 +55,8 @@ class SharedTrainer(RsimTrainer):
 
     def _learn(self, rows: dict[str, KVBatchMeta], stage: Stage, metrics: dict, timing: dict) -> dict[str, KVBatchMeta]:
         """One update with the rows of the roles that have a weight."""
-        weights = {"planner": stage.planner_weight, "reasoner": stage.reasoner_weight}
-        metrics |= {f"{role}/weight": weight for role, weight in weights.items()}
-        self._weights = {role: weight for role, weight in weights.items() if weight}
+        metrics |= {f"{role}/weight": weight for role, weight in stage.weights.items()}
+        self._weights = {role: weight for role, weight in stage.weights.items() if weight}
         if not self._weights:
             return rows
         self._found: dict[str, dict[str, Any]] = {role: {} for role in self._weights}

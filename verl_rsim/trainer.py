@@ -179,11 +179,10 @@ class RsimTrainer(Policy):
         Returns:
             The rows of each, padded where verl pads them.
         """
-        weights = {"planner": stage.planner_weight, "reasoner": stage.reasoner_weight}
 
         def learn(policy: Policy) -> tuple[KVBatchMeta, dict, dict]:
             found: tuple[dict, dict] = ({}, {})
-            return policy.learn(rows[policy.role], weights[policy.role], *found), *found
+            return policy.learn(rows[policy.role], stage.weights[policy.role], *found), *found
 
         if self.split:
             with ThreadPoolExecutor(len(self.policies), thread_name_prefix="learn") as pool:

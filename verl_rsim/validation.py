@@ -276,16 +276,11 @@ def _check_shares(block: DictConfig, key: str, batch_size: int, n_gpus: int) -> 
     if actor.use_dynamic_bsz:
         return
     batch = -(-batch_size // actor.ppo_mini_batch_size) * rows
-    for name, held, of_rank, what in (
-        ("actor.ppo_micro_batch_size_per_gpu", actor.ppo_micro_batch_size_per_gpu, rows // ranks, "a mini-batch"),
-        (
-            "rollout.log_prob_micro_batch_size_per_gpu",
-            rollout.log_prob_micro_batch_size_per_gpu,
-            batch // ranks,
-            "the batch",
-        ),
+    for name, of_rank, what in (
+        ("actor.ppo_micro_batch_size_per_gpu", rows // ranks, "a mini-batch"),
+        ("rollout.log_prob_micro_batch_size_per_gpu", batch // ranks, "the batch"),
     ):
-        if not held:
+        if not (held := OmegaConf.select(block, name)):
             raise ConfigError(f"{key}.{name}", held, f"set it, or {key}.actor.use_dynamic_bsz=true")
         if of_rank % held:
             fix = f"must divide the {of_rank} rows of {what} on each of {ranks} data-parallel ranks; lower it"
