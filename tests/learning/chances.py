@@ -15,7 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
-from task import Script, Taught, answer_ids, chat, dialogue_of, question, sure
+from task import Script, Taught, answer_ids, chat, dialogue_of, drawn, sure
 from training import Run
 
 from verl_rsim.dialogue import Generation, Request
@@ -53,7 +53,7 @@ def main() -> None:
 
     found = defaultdict(list)
     for _ in range(QUESTIONS):
-        kind, one = question(source, asked.kinds)
+        kind, one = drawn(source, asked.kinds)
         answer = answer_ids(reasoner, one.answer)
         found["without a planner"].append(chance(tuple(reasoner.chat(chat(one))), answer, (1,) * len(answer)))
         for strategy in range(len(dialogue.label_ids)):

@@ -16,7 +16,7 @@ import random
 from pathlib import Path
 
 import torch
-from task import chat, codec, make_planner, question, wanted
+from task import chat, codec, drawn, make_planner, wanted
 from torch.nn.utils.rnn import pad_sequence
 
 from verl_rsim.data.question import Question
@@ -38,7 +38,7 @@ def learn(
     source, accuracy = random.Random(100 + seed), []
     torch.manual_seed(seed)
     for _ in range(steps):
-        asked = [question(source, kinds) for _ in range(BATCH)]
+        asked = [drawn(source, kinds) for _ in range(BATCH)]
         log_probs, entropies, rewards = play(model, words, [one for one in asked for _ in range(group)], turns)
         grouped = rewards.view(BATCH, group)
         centred = grouped - grouped.mean(1, keepdim=True)

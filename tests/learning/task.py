@@ -3,7 +3,7 @@ after the strategies that its kind asks for.
 
 The tiny models' tokenizers are trained on what the models read, so that rows are short. A question says its kind eight
 times: said once, in a prompt of 160 tokens, it takes a tiny planner several times as long to find. An oracle's accuracy
-is 1; choosing at random it is 1/9 with one turn and 1/81 with two; the best strategy alone gets 1/9, or 1 / kinds.
+is 1; choosing at random it is 1/9 with one turn and 1/81 with two; the best strategy for all questions gets 1 / kinds.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from verl_rsim.prompts import Codec, eos_ids, planner_messages
 from verl_rsim.strategies import STRATEGIES
 
 KINDS = "ABCDEFGHI"
+NUMBERS = 10
+"""Questions of a kind."""
 UNKNOWN = "?"
 ROOM = 2048
 
@@ -63,10 +65,15 @@ def wanted(kind: int, turns: int) -> list[int]:
     return [kind] if turns == 1 else [first, kind]
 
 
-def question(source: random.Random, kinds: int) -> tuple[int, Question]:
-    """One of the first ``kinds`` kinds and a question of it; its answer is the number in it."""
-    kind, number = source.randrange(kinds), str(source.randrange(10))
-    return kind, Question(f"Kind {' '.join(KINDS[kind] * 8)}, number {number}.", number)
+def question(kind: int, number: int) -> Question:
+    """The question of a kind with a number of 0 to 9 in it, which is its answer."""
+    return Question(f"Kind {' '.join(KINDS[kind] * 8)}, number {number}.", str(number))
+
+
+def drawn(source: random.Random, kinds: int) -> tuple[int, Question]:
+    """One of the first ``kinds`` kinds and a question of it, by chance."""
+    kind = source.randrange(kinds)
+    return kind, question(kind, source.randrange(NUMBERS))
 
 
 class Script(Observer):
@@ -122,7 +129,7 @@ def lessons(dialogue: Dialogue, count: int, taught: Taught, source: random.Rando
     async def play() -> list[Row]:
         rows = []
         for _ in range(count):
-            kind, asked = question(source, taught.kinds)
+            kind, asked = drawn(source, taught.kinds)
             if taught.skill < 1 and source.random() < 0.2:
                 ids = answer_ids(dialogue.reasoner, UNKNOWN)
                 rows.append(Row(tuple(dialogue.reasoner.chat(chat(asked))), ids, (1,) * len(ids), (0.0,) * len(ids)))
@@ -155,7 +162,7 @@ def dialogue_of(planner: Path, reasoner: Path, turns: int) -> Dialogue:
 def make_planner(folder: Path, seed: int) -> None:
     """An untrained planner."""
     source = random.Random(0)
-    menus = [planner_messages(chat(question(source, len(KINDS))[1]))[0]["content"] for _ in range(50)]
+    menus = [planner_messages(chat(drawn(source, len(KINDS))[1]))[0]["content"] for _ in range(50)]
     prepare_tiny(folder, "qwen2", seed, menus, 1024)
 
 
@@ -177,7 +184,7 @@ def make_reasoner(folder: Path, planner: Path, taught: Taught, batch: int = 32) 
     kinds, turns = taught.kinds, taught.turns
     source, untaught = random.Random(0), folder.with_name(folder.name + "-untaught")
     said = [strategy.instruction for strategy in STRATEGIES]
-    corpus = [question(source, kinds)[1].text for _ in range(50)] + said * 5
+    corpus = [drawn(source, kinds)[1].text for _ in range(50)] + said * 5
     prepare_tiny(untaught, taught.family, taught.seed, corpus, taught.vocabulary, taught.layers)
     dialogue, source = dialogue_of(planner, untaught, turns), random.Random(1)
     torch.manual_seed(0)
@@ -209,9 +216,13 @@ def make_reasoner(folder: Path, planner: Path, taught: Taught, batch: int = 32) 
     build_folder(folder, made_from, write)
 
 
-def write_questions(folder: Path, kinds: int, train: int = 1024, test: int = 90) -> None:
-    """Write the questions as verl's rows."""
-    for split, count, seed in (("train", train, 1), ("test", test, 2)):
-        source = random.Random(seed)
-        rows = [verl_row(question(source, kinds)[1], "controlled", split, i, instruction="") for i in range(count)]
+def write_questions(folder: Path, kinds: int, train: int = 1024) -> None:
+    """Write the questions as verl's rows: to train on, drawn by chance; to test with, each of them once."""
+    source = random.Random(1)
+    questions = {
+        "train": [drawn(source, kinds)[1] for _ in range(train)],
+        "test": [question(kind, number) for number in range(NUMBERS) for kind in range(kinds)],
+    }
+    for split, asked in questions.items():
+        rows = [verl_row(one, "controlled", split, i, instruction="") for i, one in enumerate(asked)]
         write_rows(folder / f"{split}.parquet", rows)
