@@ -17,6 +17,7 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from task import NUMBERS
 from training import curve
 
 from verl_rsim.summary import read_metrics
@@ -24,8 +25,6 @@ from verl_rsim.summary import read_metrics
 PAGE = Path(__file__).parents[2] / "docs/learning.md"
 NAME = re.compile(r"kinds(\d)-turns(\d)-steps(\d+)-seed(\d+)-?(.*)")
 HEAD = ("kinds", "turns", "seed", "changed", "accuracy before", "after", "steps", "to 0.9", "seconds a step")
-QUESTIONS = 90
-"""Test questions of a run."""
 WORDS = {
     "actor_rollout_ref.actor.optim.lr=": "reasoner's rate ",
     "planner.actor.optim.lr=": "planner's rate ",
@@ -44,12 +43,12 @@ def said(changed: str) -> str:
     return ", ".join(re.split(r"-(?!\d)", changed))
 
 
-def interval(accuracy: float) -> str:
-    """An accuracy on the test questions with its 95 % interval (Wilson's: it has a width at 1, too)."""
+def interval(accuracy: float, questions: int) -> str:
+    """An accuracy on so many questions with its 95 % interval (Wilson's: it has a width at 1, too)."""
     z = 1.96
-    middle = accuracy + z * z / 2 / QUESTIONS
-    width = z * math.sqrt(accuracy * (1 - accuracy) / QUESTIONS + (z / 2 / QUESTIONS) ** 2)
-    low, high = ((middle + side * width) / (1 + z * z / QUESTIONS) for side in (-1, 1))
+    middle = accuracy + z * z / 2 / questions
+    width = z * math.sqrt(accuracy * (1 - accuracy) / questions + (z / 2 / questions) ** 2)
+    low, high = ((middle + side * width) / (1 + z * z / questions) for side in (-1, 1))
     return f"{accuracy:.2f} ({low:.2f} to {high:.2f})"
 
 
@@ -62,7 +61,9 @@ def table(runs: dict[str, list[dict]], before: str) -> str:
         last = max(accuracy)
         reached = next((str(step) for step, value in accuracy.items() if value >= 0.9), "not")
         seconds = sorted(step["timing_s/step"] for step in steps if "timing_s/step" in step)
-        shown = [interval(accuracy[0]), interval(accuracy[last]), last, reached, f"{seconds[len(seconds) // 2]:.1f}"]
+        questions = NUMBERS * int(kinds)
+        median = f"{seconds[len(seconds) // 2]:.1f}"
+        shown = [interval(accuracy[0], questions), interval(accuracy[last], questions), last, reached, median]
         rows.append([kinds, turns, seed, said(changed) or "-", *map(str, shown)])
     newest = {(row[0], row[1], int(row[6]), row[2], row[3]): row for row in rows}
     cells = [HEAD, ["---"] * len(HEAD), *(newest[run] for run in sorted(newest))]
