@@ -1,6 +1,6 @@
 """What stands in for a recipe's models and data where there is no hub: architectures without weights, and tiny models.
 
-Both have the tokenizer of ``tiny-qwen2`` with the chat template of Qwen2.5 (Apache-2.0), system message included.
+They have a tiny model's tokenizer with the chat template of Qwen2.5 (Apache-2.0), system message included.
 """
 
 from __future__ import annotations
@@ -24,6 +24,19 @@ QWEN = {  # hidden size, inner size, layers, heads, key-value heads, tied embedd
     "7B": (3584, 18944, 28, 28, 4, False, 152064),
 }
 """Architectures of Qwen2.5, from its config files."""
+SMOLLM2 = {
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "head_dim": 64,
+    "tie_word_embeddings": True,
+    "vocab_size": 49152,
+}
+"""Of SmolLM2-135M-Instruct, likewise."""
+ON_CPUS = ("models/smollm2", "exported/quickstart/planner")
+"""How the paths end that recipes for a CPU give it, trained or not."""
 BLOCKS = ("planner", "actor_rollout_ref")
 COUNTS = {
     "data.train_batch_size": 4,
@@ -49,14 +62,14 @@ def stock_home(home: Path) -> None:
     """Fill a home with the tiny models and the stand-ins for all data that recipes name."""
     prepare_tiny(home / "models/tiny-llama", "llama", 0)
     prepare_tiny(home / "models/tiny-qwen2", "qwen2", 1)
-    like_qwen(home / "models/tiny-qwen2", home / "models/tiny-qwen2.5", {})
+    altered(home / "models/tiny-qwen2", home / "models/tiny-qwen2.5", {})
     prepare(home / "data/arithmetic", "arithmetic", train=64, test=16)
     prepare(home / "data/math", "arithmetic", train=256, test=16)
     prepare(home / "data/humaneval", "humaneval", train=64, test=16)
 
 
-def like_qwen(tiny: Path, folder: Path, changes: dict, weights: bool = True) -> None:
-    """A copy of the tiny Qwen2 with Qwen2.5's chat template and another configuration."""
+def altered(tiny: Path, folder: Path, changes: dict, weights: bool = True) -> None:
+    """A copy of a tiny model with Qwen2.5's chat template and another configuration."""
     left_out = ("manifest.json",) if weights else ("manifest.json", "*.safetensors")
     shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns(*left_out), dirs_exist_ok=True)
     shutil.copy(TEMPLATE, folder / "chat_template.jinja")
@@ -65,20 +78,24 @@ def like_qwen(tiny: Path, folder: Path, changes: dict, weights: bool = True) -> 
 
 
 def architectures(home: Path, folder: Path) -> None:
-    """Qwen2.5's architectures without weights: all that the checks read."""
+    """The architectures of Qwen2.5 and SmolLM2 without weights: all that the checks read."""
+    altered(home / "models/tiny-llama", folder / "SmolLM2-135M-Instruct", SMOLLM2, weights=False)
     for size, (hidden, inner, layers, heads, kv_heads, tied, vocabulary) in QWEN.items():
         changes = {"hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers}
         changes |= {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "tie_word_embeddings": tied}
         changes |= {"vocab_size": vocabulary, "max_position_embeddings": 32768, "head_dim": hidden // heads}
         changes["layer_types"] = ["full_attention"] * layers
-        like_qwen(home / "models/tiny-qwen2", folder / f"Qwen2.5-{size}-Instruct", changes, weights=False)
+        altered(home / "models/tiny-qwen2", folder / f"Qwen2.5-{size}-Instruct", changes, weights=False)
 
 
 def use_architectures(config: DictConfig, folder: Path) -> None:
     """Put those in place of the hub's models."""
     for block in BLOCKS:
-        if block in config and str(config[block].model.path).startswith("Qwen/"):
-            config[block].model.path = str(folder / Path(config[block].model.path).name)
+        path = str(config[block].model.path) if block in config else ""
+        if path.startswith("Qwen/"):
+            config[block].model.path = str(folder / Path(path).name)
+        elif path.endswith(ON_CPUS):
+            config[block].model.path = str(folder / "SmolLM2-135M-Instruct")
 
 
 def small(config: DictConfig, home: Path) -> list[str]:

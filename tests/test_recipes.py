@@ -65,13 +65,15 @@ def test_recipes_compose(name):
         assert config.rsim.shared_weights == (config.planner.model.path is None)
 
 
-@pytest.mark.parametrize("name", ON_GPUS)
-def test_recipes_for_gpus_pass_all_checks_and_fit_as_their_readmes_say(name, stocked, monkeypatch):
+@pytest.mark.parametrize("name", recipes())
+def test_recipes_pass_all_checks_and_fit_as_their_readmes_say(name, stocked, monkeypatch):
     monkeypatch.setenv("RSIM_HOME", str(stocked))
     hardware, config = HARDWARE[name], composed(name)
     use_architectures(config, stocked / "architectures")
     with on(hardware):
-        if "planner" in config:  # stock verl jobs are checked by verl
+        if (
+            hardware.gpus and "planner" in config
+        ):  # stock verl jobs are checked by verl; SmolLM2 needs its own tokenizer
             validate_job(config)
         needed = peak(config, hardware)
     assert needed < 0.9 * hardware.size

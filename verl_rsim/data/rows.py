@@ -21,12 +21,12 @@ def evaluation_file(key: str, source: str) -> Path:
     Raises:
         ConfigError: there is none.
     """
-    path = Path(source).expanduser()
+    path, fix = Path(source).expanduser(), "write its path from the folder you are in, or in full"
     if not source.endswith(".parquet"):
         path = home() / "data" / source / "test.parquet"
+        fix = f"make it with: verl-rsim prepare-data {source}; or name a .parquet file"
     if not path.is_file():
-        fix = f"there is no file {path}; make it with: verl-rsim prepare-data, or name a .parquet file"
-        raise ConfigError(key, source, fix)
+        raise ConfigError(key, source, f"there is no file {path}; {fix}")
     return path
 
 
