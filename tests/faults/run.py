@@ -35,6 +35,8 @@ from verl_rsim.folders import home  # noqa: E402
 
 START, STALL, END = 600, 45, 120
 """Seconds: for a job to reach its phase; without progress until the watchdog ends it; from the fault to the end."""
+LITTLE = 0.05
+"""Seconds after a phase's beginning at which the fault comes."""
 LEFT = 20
 """Seconds after which no process may be left."""
 DISK = "400m"
@@ -63,7 +65,7 @@ class Row:
     """What came of a case.
 
     Attributes:
-        began: the phase the job said it was in when the fault came.
+        began: the phase the job said it was in when the fault came; a phase of tenths of a second may have been missed.
         outcome: "ended with status N", "went on" or "hung".
         seconds: from the fault to the outcome.
         said: the error.
@@ -89,12 +91,13 @@ class Row:
         """As in the table."""
         named = {None: "-", True: "yes", False: "no"}[self.named]
         resumed = "?" if self.resumed is None else "yes" if self.resumed == self.saved else f"no: {self.resumed}"
-        cells = (self.case, self.outcome, f"{self.seconds:.0f}", named, ", ".join(self.left) or "none",
-                 f"{self.shared:.0f}", str(self.saved), resumed, f"`{self.said}`" if self.said else "-")  # fmt: skip
+        left, said = ", ".join(self.left) or "none", f"`{self.said}`" if self.said else "-"
+        cells = (self.case, self.began or "-", self.outcome, f"{self.seconds:.0f}", named, left,
+                 f"{self.shared:.0f}", str(self.saved), resumed, said)  # fmt: skip
         return f"| {' | '.join(cells)} |"
 
 
-HEAD = ("case", "outcome", "after s", "names the culprit", "processes left", "shared memory left, MiB",
+HEAD = ("case", "came in", "outcome", "after s", "names the culprit", "processes left", "shared memory left, MiB",
         "last checkpoint", "resumed from it", "error")  # fmt: skip
 
 
@@ -114,8 +117,7 @@ def run(case: Case | None, folder: Path) -> tuple[Row, int | None]:
     try:
         if case is None:
             row.outcome = f"ended with status {job.wait(START)}"
-        elif phase := _reached(job, inside, case, before + 2):
-            row.began = phase
+        elif _reached(job, inside, case, before + 2):
             _break(job, case, inside, folder, row)
         ended = time.monotonic()
         if row.outcome.startswith("ended"):
@@ -140,28 +142,30 @@ def _saved(folder: Path) -> int:
     return read_state(complete[-1]).step if complete else 0
 
 
-def _phases(inside: Path) -> list[str]:
+def _phase(inside: Path) -> str:
+    """The newest that the job has said."""
     path = inside / "phases"
-    return path.read_text().splitlines() if path.exists() else []
+    said = path.read_text().splitlines() if path.exists() else []
+    return said[-1] if said else ""
 
 
-def _reached(job: Job, inside: Path, case: Case, step: int) -> str:
-    """Wait until the job is in the case's phase, a little way; the phase's name, empty if the job ended before."""
+def _reached(job: Job, inside: Path, case: Case, step: int) -> bool:
+    """Wait until the job is in the case's phase, a little way; whether it got there."""
     end = time.monotonic() + START
     while time.monotonic() < end and job.process.poll() is None:
-        for said in _phases(inside)[-1:]:
-            found = re.fullmatch(r"step (\d+): (.*)", said)
-            if found and int(found[1]) >= step and found[2] == PHASES[case.phase]:
-                time.sleep(0.2)
-                return said
-        time.sleep(0.02)
-    return ""
+        found = re.fullmatch(r"step (\d+): (.*)", _phase(inside))
+        if found and int(found[1]) >= step and found[2] == PHASES[case.phase]:
+            time.sleep(LITTLE)
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def _break(job: Job, case: Case, inside: Path, folder: Path, row: Row) -> None:
-    began = time.monotonic()
+    began, row.began = time.monotonic(), _phase(inside)
     if case.signal:
         victim = _victim(job, case.victim, inside)
+        row.began = _phase(inside)
         victim.send_signal(case.signal)
     elif case.fault == "full disk":
         _fill(folder / "checkpoints")
