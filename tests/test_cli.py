@@ -59,6 +59,6 @@ def test_bad_input_is_an_error_with_a_remedy(tmp_path):
 
 def test_the_readme_names_only_targets_that_exist():
     readme = (ROOT / "README.md").read_text()
-    for target in re.findall(r"^make (\w+)|`make (\w+)", readme, re.MULTILINE):
+    for target in re.findall(r"^make (?:\w+=\S+ )*(\w+)|`make (?:\w+=\S+ )*(\w+)", readme, re.MULTILINE):
         name = "".join(target)
         assert re.search(rf"^{name}:", (ROOT / "Makefile").read_text(), re.MULTILINE), name
