@@ -158,6 +158,25 @@ CASES = {
         "planner.ref.log_prob_micro_batch_size_per_gpu",
         "set it",
     ),
+    "reference's micro-batches": (
+        [
+            "actor_rollout_ref.actor.use_kl_loss=true",
+            "actor_rollout_ref.ref.log_prob_use_dynamic_bsz=false",
+            "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=7",
+        ],
+        "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu",
+        "must divide the ",
+    ),
+    "reference's micro-batches with lora": (
+        [
+            "actor_rollout_ref.model.lora_rank=4",
+            "actor_rollout_ref.actor.use_kl_loss=true",
+            "actor_rollout_ref.ref.log_prob_use_dynamic_bsz=false",
+            "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=7",
+        ],
+        None,
+        "",
+    ),
     "strategy": (["planner.actor.strategy=fsdp"], "planner.actor.strategy", "on a CPU only fsdp2"),
     "rollout engine": (["planner.rollout.name=sglang"], "planner.rollout.name", "has no allowed_token_ids"),
     "lora": (

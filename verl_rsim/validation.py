@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
 from verl.trainer.distillation import is_distillation_enabled
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
 from verl.trainer.ppo.utils import need_critic
-from verl.utils.config import omega_conf_to_dataclass
 
 from verl_rsim import cpu
+from verl_rsim.batch_sizes import check_batch_sizes
 from verl_rsim.checkpoint import FOLDERS, SHARED, read_state, resume_folder
 from verl_rsim.errors import ConfigError
 from verl_rsim.lora import check_lora
@@ -193,9 +192,7 @@ def _check_policy(config: DictConfig, role: str, key: str, *, frozen: bool) -> N
         raise ConfigError(f"{key}.rollout.n", block.rollout.n, fix)
     if not block.rollout.calculate_log_probs:
         raise ConfigError(f"{key}.rollout.calculate_log_probs", False, "must be true")
-    _check_batch_sizes(config, role, key)
-    if not frozen:
-        _check_shares(block, key, config.data.train_batch_size, gpus_of(config, role))
+    check_batch_sizes(config, role, key, frozen=frozen)
     _check_context(block, block.rollout, key)
 
 
@@ -233,67 +230,6 @@ def _check_strategy_policy(config: DictConfig, owner: str) -> None:
             named = dict.fromkeys(item for item in allowed if item is not None)
             fix = f"must be {' or '.join(map(str, named))} with constrained decoding"
             raise ConfigError(key, value, fix)
-
-
-def _check_batch_sizes(config: DictConfig, role: str, key: str) -> None:
-    """verl's own checks of the actor block, for the planner too."""
-    n_gpus = gpus_of(config, role)
-    rollout = config[key].rollout
-    size = rollout.tensor_model_parallel_size * rollout.data_parallel_size * rollout.pipeline_model_parallel_size
-    if n_gpus % size:
-        fix = f"a server needs {size} GPUs, but this policy has {n_gpus}; lower it"
-        raise ConfigError(f"{key}.rollout.tensor_model_parallel_size", rollout.tensor_model_parallel_size, fix)
-    mini_batch, batch = config[key].actor.ppo_mini_batch_size, config.data.train_batch_size
-    if mini_batch > batch:
-        fix = f"must not be larger than data.train_batch_size={batch}"
-        raise ConfigError(f"{key}.actor.ppo_mini_batch_size", mini_batch, fix)
-    with_reference = config.algorithm.use_kl_in_reward or config[key].actor.use_kl_loss
-    if with_reference and not config[key].ref.log_prob_use_dynamic_bsz:
-        name = "log_prob_micro_batch_size_per_gpu"
-        if config[key].ref[name] is None and config[key].ref.log_prob_micro_batch_size is None:
-            raise ConfigError(f"{key}.ref.{name}", None, "set it: this policy has a reference for its KL term")
-    _build(f"{key}.rollout", rollout)
-    actor = _build(f"{key}.actor", config[key].actor)
-    try:
-        actor.validate(n_gpus, config.data.train_batch_size, config[key].model)
-    except (AssertionError, ValueError) as error:
-        raise ConfigError(f"{key}.actor", "{...}", f"verl refuses this block: {error}") from error
-
-
-def _check_shares(block: DictConfig, key: str, batch_size: int, n_gpus: int) -> None:
-    """Check that GPUs can share an update's rows equally, in whole micro-batches; verl asserts it after a rollout."""
-    actor, rollout = block.actor, block.rollout
-    if actor.strategy not in ("fsdp", "fsdp2"):
-        return
-    ranks = n_gpus // (actor.ulysses_sequence_parallel_size or 1)
-    rows = actor.ppo_mini_batch_size * rollout.n
-    if rows % ranks:
-        fix = f"times rollout.n={rollout.n} it must be a multiple of {ranks}, the data-parallel ranks of this policy"
-        raise ConfigError(f"{key}.actor.ppo_mini_batch_size", actor.ppo_mini_batch_size, fix)
-    if actor.use_dynamic_bsz != rollout.log_prob_use_dynamic_bsz:
-        fix = f"must equal {key}.actor.use_dynamic_bsz={actor.use_dynamic_bsz}"
-        raise ConfigError(f"{key}.rollout.log_prob_use_dynamic_bsz", rollout.log_prob_use_dynamic_bsz, fix)
-    if actor.use_dynamic_bsz:
-        return
-    batch = -(-batch_size // actor.ppo_mini_batch_size) * rows
-    for name, of_rank, what in (
-        ("actor.ppo_micro_batch_size_per_gpu", rows // ranks, "a mini-batch"),
-        ("rollout.log_prob_micro_batch_size_per_gpu", batch // ranks, "the batch"),
-    ):
-        if not (held := OmegaConf.select(block, name)):
-            raise ConfigError(f"{key}.{name}", held, f"set it, or {key}.actor.use_dynamic_bsz=true")
-        if of_rank % held:
-            fix = f"must divide the {of_rank} rows of {what} on each of {ranks} data-parallel ranks; lower it"
-            raise ConfigError(f"{key}.{name}", held, fix)
-
-
-def _build(key: str, block: DictConfig) -> Any:
-    """verl's dataclass of a block, which checks what belongs together."""
-    try:
-        return omega_conf_to_dataclass(block)
-    except InstantiationException as error:
-        said = str(error.__cause__ or error).strip().splitlines()[0]
-        raise ConfigError(key, "{...}", f"verl refuses this block: {said}") from error
 
 
 def _check_context(block: DictConfig, rows: DictConfig, key: str) -> None:

@@ -1,0 +1,107 @@
+"""Checks that a policy's rows can be shared by its GPUs and cut into micro-batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from verl.utils.config import omega_conf_to_dataclass
+
+from verl_rsim.errors import ConfigError
+from verl_rsim.settings import gpus_of
+
+
+def check_batch_sizes(config: DictConfig, role: str, key: str, *, frozen: bool) -> None:
+    """Check that a policy's rows divide into mini-batches, ranks and micro-batches.
+
+    Args:
+        config: of the job.
+        role: "planner" or "reasoner".
+        key: of the role's block in ``config``.
+        frozen: the role is not updated.
+
+    Raises:
+        ConfigError: what verl would refuse in a worker, some of it after a rollout.
+    """
+    _check_policy(config, role, key)
+    _check_reference(config, role, key)
+    if not frozen:
+        _check_shares(config[key], key, config.data.train_batch_size, gpus_of(config, role))
+
+
+def _check_policy(config: DictConfig, role: str, key: str) -> None:
+    """verl's own checks of the actor block, for the planner too."""
+    n_gpus = gpus_of(config, role)
+    rollout = config[key].rollout
+    size = rollout.tensor_model_parallel_size * rollout.data_parallel_size * rollout.pipeline_model_parallel_size
+    if n_gpus % size:
+        fix = f"a server needs {size} GPUs, but this policy has {n_gpus}; lower it"
+        raise ConfigError(f"{key}.rollout.tensor_model_parallel_size", rollout.tensor_model_parallel_size, fix)
+    mini_batch, batch = config[key].actor.ppo_mini_batch_size, config.data.train_batch_size
+    if mini_batch > batch:
+        fix = f"must not be larger than data.train_batch_size={batch}"
+        raise ConfigError(f"{key}.actor.ppo_mini_batch_size", mini_batch, fix)
+    _build(f"{key}.rollout", rollout)
+    actor = _build(f"{key}.actor", config[key].actor)
+    try:
+        actor.validate(n_gpus, config.data.train_batch_size, config[key].model)
+    except (AssertionError, ValueError) as error:
+        raise ConfigError(f"{key}.actor", "{...}", f"verl refuses this block: {error}") from error
+
+
+def _check_shares(block: DictConfig, key: str, batch_size: int, n_gpus: int) -> None:
+    """Check that GPUs can share an update's rows equally, in whole micro-batches; verl asserts it after a rollout."""
+    actor, rollout = block.actor, block.rollout
+    if actor.strategy not in ("fsdp", "fsdp2"):
+        return
+    ranks = n_gpus // (actor.ulysses_sequence_parallel_size or 1)
+    rows = actor.ppo_mini_batch_size * rollout.n
+    if rows % ranks:
+        fix = f"times rollout.n={rollout.n} it must be a multiple of {ranks}, the data-parallel ranks of this policy"
+        raise ConfigError(f"{key}.actor.ppo_mini_batch_size", actor.ppo_mini_batch_size, fix)
+    if actor.use_dynamic_bsz != rollout.log_prob_use_dynamic_bsz:
+        fix = f"must equal {key}.actor.use_dynamic_bsz={actor.use_dynamic_bsz}"
+        raise ConfigError(f"{key}.rollout.log_prob_use_dynamic_bsz", rollout.log_prob_use_dynamic_bsz, fix)
+    if actor.use_dynamic_bsz:
+        return
+    batch = _rows_of_batch(block, batch_size)
+    for name, of_rank, what in (
+        ("actor.ppo_micro_batch_size_per_gpu", rows // ranks, "a mini-batch"),
+        ("rollout.log_prob_micro_batch_size_per_gpu", batch // ranks, "the batch"),
+    ):
+        if not (held := OmegaConf.select(block, name)):
+            raise ConfigError(f"{key}.{name}", held, f"set it, or {key}.actor.use_dynamic_bsz=true")
+        if of_rank % held:
+            fix = f"must divide the {of_rank} rows of {what} on each of {ranks} data-parallel ranks; lower it"
+            raise ConfigError(f"{key}.{name}", held, fix)
+
+
+def _rows_of_batch(block: DictConfig, batch_size: int) -> int:
+    """A policy's rows in a step: whole mini-batches, the last one filled up."""
+    mini_batch = block.actor.ppo_mini_batch_size
+    return -(-batch_size // mini_batch) * mini_batch * block.rollout.n
+
+
+def _check_reference(config: DictConfig, role: str, key: str) -> None:
+    """The micro-batches of the reference, if there is a KL term (with LoRA: the policy without its adapter)."""
+    block, name = config[key], "log_prob_micro_batch_size_per_gpu"
+    with_reference = config.algorithm.use_kl_in_reward or block.actor.use_kl_loss
+    if not with_reference or block.ref.log_prob_use_dynamic_bsz:
+        return
+    if not (held := block.ref[name]):
+        raise ConfigError(f"{key}.ref.{name}", held, "set it: this policy has a reference for its KL term")
+    ranks = gpus_of(config, role) // (block.ref.get("ulysses_sequence_parallel_size") or 1)
+    of_rank = _rows_of_batch(block, config.data.train_batch_size) // ranks
+    if block.model.lora_rank <= 0 and of_rank % held:
+        fix = f"must divide the {of_rank} rows of the batch on each of {ranks} data-parallel ranks; lower it"
+        raise ConfigError(f"{key}.ref.{name}", held, fix)
+
+
+def _build(key: str, block: DictConfig) -> Any:
+    """verl's dataclass of a block, which checks what belongs together."""
+    try:
+        return omega_conf_to_dataclass(block)
+    except InstantiationException as error:
+        said = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ConfigError(key, "{...}", f"verl refuses this block: {said}") from error
