@@ -72,14 +72,17 @@ print("over", flush=True)
         ("pass", 0, "alive\nover\n", ""),
         ("sys.exit(3)", 3, "alive\n", ""),
         ("os.kill(os.getpid(), 9)", -signal.SIGKILL, "alive\n", "died: it was killed"),
+        ("os.killpg(0, 9)", -signal.SIGKILL, "alive\n", "died: it was killed"),
         ("os.kill(os.getpid(), 19)", -signal.SIGKILL, "alive\n", SILENT),
         ("'a' * 40 == __import__('re').match('(a*)*b', 'a' * 40)", -signal.SIGKILL, "alive\n", SILENT),
     ],
-    ids=["lives", "leaves", "killed", "stopped", "never lets go of the interpreter"],
+    ids=["lives", "leaves", "killed", "killed with its process group", "stopped", "never lets go of the interpreter"],
 )
 def test_a_process_without_a_sign_of_life_is_ended_and_one_that_died_is_named(then, status, said, why):
     command = [sys.executable, "-c", SWITCH.format(then=then)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as job:
         out, error = job.communicate(timeout=60)
     assert (job.returncode, out) == (status, said)
     named = f"the trainer's process {job.pid} (the task runner) "

@@ -27,7 +27,8 @@ def switch(seconds: float) -> Iterator[Callable[[], None]]:
         Gives a sign of life.
     """
     command = [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(seconds)]
-    guard = subprocess.Popen(command, stdin=subprocess.PIPE)
+    # of its own session: Ray kills a dead worker's process group, which must not silence who says that it died
+    guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     channel = guard.stdin
     assert channel is not None
     os.set_blocking(channel.fileno(), False)
