@@ -29,7 +29,9 @@ def cell(case: Case, row: Row | None) -> str:
         marks.append("does not name it")
     if row.left:
         marks.append(f"leaves {len(row.left)}")
-    if row.resumed is not None and row.resumed != row.saved:
+    if row.resumed is None:
+        marks.append("not resumed")
+    elif row.resumed != row.saved:
         marks.append(f"resumed from {row.resumed} of {row.saved}")
     return ", ".join(marks)
 
