@@ -24,13 +24,13 @@ def check_batch_sizes(config: DictConfig, role: str, key: str, *, frozen: bool) 
     Raises:
         ConfigError: what verl would refuse in a worker, some of it after a rollout.
     """
-    _check_policy(config, role, key)
+    _check_block(config, role, key)
     _check_reference(config, role, key)
     if not frozen:
         _check_shares(config[key], key, config.data.train_batch_size, gpus_of(config, role))
 
 
-def _check_policy(config: DictConfig, role: str, key: str) -> None:
+def _check_block(config: DictConfig, role: str, key: str) -> None:
     """verl's own checks of the actor block, for the planner too."""
     n_gpus = gpus_of(config, role)
     rollout = config[key].rollout
@@ -72,9 +72,13 @@ def _check_shares(block: DictConfig, key: str, batch_size: int, n_gpus: int) -> 
     ):
         if not (held := OmegaConf.select(block, name)):
             raise ConfigError(f"{key}.{name}", held, f"set it, or {key}.actor.use_dynamic_bsz=true")
-        if of_rank % held:
-            fix = f"must divide the {of_rank} rows of {what} on each of {ranks} data-parallel ranks; lower it"
-            raise ConfigError(f"{key}.{name}", held, fix)
+        _check_divides(f"{key}.{name}", held, of_rank, what, ranks)
+
+
+def _check_divides(key: str, held: int, of_rank: int, what: str, ranks: int) -> None:
+    if of_rank % held:
+        fix = f"must divide the {of_rank} rows of {what} on each of {ranks} data-parallel ranks; lower it"
+        raise ConfigError(key, held, fix)
 
 
 def _rows_of_batch(block: DictConfig, batch_size: int) -> int:
@@ -85,17 +89,16 @@ def _rows_of_batch(block: DictConfig, batch_size: int) -> int:
 
 def _check_reference(config: DictConfig, role: str, key: str) -> None:
     """The micro-batches of the reference, if there is a KL term (with LoRA: the policy without its adapter)."""
-    block, name = config[key], "log_prob_micro_batch_size_per_gpu"
+    block, name = config[key], f"{key}.ref.log_prob_micro_batch_size_per_gpu"
     with_reference = config.algorithm.use_kl_in_reward or block.actor.use_kl_loss
     if not with_reference or block.ref.log_prob_use_dynamic_bsz:
         return
-    if not (held := block.ref[name]):
-        raise ConfigError(f"{key}.ref.{name}", held, "set it: this policy has a reference for its KL term")
+    if not (held := block.ref.log_prob_micro_batch_size_per_gpu):
+        raise ConfigError(name, held, "set it: this policy has a reference for its KL term")
     ranks = gpus_of(config, role) // (block.ref.get("ulysses_sequence_parallel_size") or 1)
     of_rank = _rows_of_batch(block, config.data.train_batch_size) // ranks
-    if block.model.lora_rank <= 0 and of_rank % held:
-        fix = f"must divide the {of_rank} rows of the batch on each of {ranks} data-parallel ranks; lower it"
-        raise ConfigError(f"{key}.ref.{name}", held, fix)
+    if block.model.lora_rank <= 0:
+        _check_divides(name, held, of_rank, "the batch", ranks)
 
 
 def _build(key: str, block: DictConfig) -> Any:

@@ -6,13 +6,14 @@ python tests/faults/grid.py FOLDER      # where run.py wrote rows.json
 from __future__ import annotations
 
 import argparse
-import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from cases import CASES, PHASES, Case
-from run import Row
+from run import Row, read_rows
+
+from verl_rsim.report.tables import markdown_table
 
 WENT_ON = "on"
 NOT_RUN = ""
@@ -36,13 +37,6 @@ def cell(case: Case, row: Row | None) -> str:
     return ", ".join(marks)
 
 
-def table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> Iterator[str]:
-    """A table in Markdown."""
-    head = tuple(head)
-    for line in (head, ("---",) * len(head), *lines):
-        yield f"| {' | '.join(line)} |"
-
-
 def grid(rows: dict[str, Row]) -> Iterator[str]:
     """A line a signal and process, a column a phase; then what fails without a signal."""
     signals = list(dict.fromkeys(case.fault for case in CASES if case.signal))
@@ -52,10 +46,10 @@ def grid(rows: dict[str, Row]) -> Iterator[str]:
         of_phases = (cases[fault, phase] for phase in PHASES)
         return [fault, *(cell(case, rows.get(case.name)) for case in of_phases)]
 
-    yield from table(("", *PHASES), map(line, signals))
+    yield markdown_table(("", *PHASES), map(line, signals))
     yield ""
     others = [case for case in CASES if not case.signal or case.thaw]
-    yield from table(("", "after, s"), ([case.name, cell(case, rows.get(case.name))] for case in others))
+    yield markdown_table(("", "after, s"), ([case.name, cell(case, rows.get(case.name))] for case in others))
 
 
 def said(row: Row) -> str:
@@ -65,22 +59,22 @@ def said(row: Row) -> str:
     return f"`{text if len(text) < 300 else text[:300] + '...'}`"
 
 
-def errors(rows: dict[str, Row]) -> Iterator[str]:
+def errors(rows: dict[str, Row]) -> str:
     """The first error there is of each fault."""
     first: dict[str, Row] = {}
     for case in CASES:
         if case.name in rows and rows[case.name].said:
             first.setdefault(case.fault, rows[case.name])
-    yield from table(("fault", "error"), ([row.case, said(row)] for row in first.values()))
+    return markdown_table(("fault", "error"), ([row.case, said(row)] for row in first.values()))
 
 
 def main() -> None:
     """Print both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    rows = {row["case"]: Row(**row) for row in json.loads((parser.parse_args().folder / "rows.json").read_text())}
+    rows = read_rows(parser.parse_args().folder)
     done = sum(case.name in rows for case in CASES)
-    print(f"{done} of {len(CASES)} cases\n", *grid(rows), "", *errors(rows), sep="\n")
+    print(f"{done} of {len(CASES)} cases\n", *grid(rows), "", errors(rows), sep="\n")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from job import Job, shared_memory  # noqa: E402
 
 from verl_rsim.checkpoint import finished, read_state  # noqa: E402
 from verl_rsim.folders import home  # noqa: E402
+from verl_rsim.report.tables import markdown_table  # noqa: E402
 
 START, STALL, END = 600, 45, 120
 """Seconds: for a job to reach its phase; without progress until the watchdog ends it; from the fault to the end."""
@@ -87,14 +88,13 @@ class Row:
     saved: int = 0
     resumed: int | None = None
 
-    def line(self) -> str:
+    def cells(self) -> tuple[str, ...]:
         """As in the table."""
         named = {None: "-", True: "yes", False: "no"}[self.named]
         resumed = "?" if self.resumed is None else "yes" if self.resumed == self.saved else f"no: {self.resumed}"
         left, said = ", ".join(self.left) or "none", f"`{self.said}`" if self.said else "-"
-        cells = (self.case, self.began or "-", self.outcome, f"{self.seconds:.0f}", named, left,
+        return (self.case, self.began or "-", self.outcome, f"{self.seconds:.0f}", named, left,
                  f"{self.shared:.0f}", str(self.saved), resumed, said)  # fmt: skip
-        return f"| {' | '.join(cells)} |"
 
 
 HEAD = ("case", "came in", "outcome", "after s", "names the culprit", "processes left", "shared memory left, MiB",
@@ -251,7 +251,7 @@ def main() -> int:
     folder = asked.folder.absolute()
     rows: dict[str, Row] = {}
     with contextlib.suppress(FileNotFoundError):
-        rows = {row["case"]: Row(**row) for row in json.loads((folder / "rows.json").read_text())}
+        rows = read_rows(folder)
     with _small_disk(folder / "checkpoints"):
         for name in asked.case or known:
             row, resumed = run(known[name], folder)
@@ -260,14 +260,18 @@ def main() -> int:
             rows.pop(name, None)
             rows[name] = row
             _write(rows, folder)
-            print(row.line(), flush=True)
+            print(f"| {' | '.join(row.cells())} |", flush=True)
     return int(any(row.outcome in ("hung", "did not start") or row.left for row in rows.values()))
+
+
+def read_rows(folder: Path) -> dict[str, Row]:
+    """What came of the cases that have been run, by name."""
+    return {row["case"]: Row(**row) for row in json.loads((folder / "rows.json").read_text())}
 
 
 def _write(rows: dict[str, Row], folder: Path) -> None:
     (folder / "rows.json").write_text(json.dumps([asdict(row) for row in rows.values()], indent=1))
-    head = f"| {' | '.join(HEAD)} |\n{'| --- ' * len(HEAD)}|\n"
-    (folder / "table.md").write_text(head + "\n".join(row.line() for row in rows.values()) + "\n")
+    (folder / "table.md").write_text(markdown_table(HEAD, [row.cells() for row in rows.values()]) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from verl_rsim.report.facts import Facts
@@ -21,7 +21,7 @@ def write_markdown(path: Path, facts: Facts) -> None:
         head = ["", pair[0].label, pair[1].label]
         parts += [
             f"## {facts.pair_title}",
-            _table(head, [[row.name, row.before, row.after] for row in rows]),
+            markdown_table(head, [[row.name, row.before, row.after] for row in rows]),
         ]
     if facts.steps:
         head = ["curve", "first step", "last step", "first", "last"]
@@ -30,13 +30,16 @@ def write_markdown(path: Path, facts: Facts) -> None:
              *(f"{y:.4g}" for y in (c.points[0][1], c.points[-1][1]))]
             for panel in facts.panels() for c in panel.curves
         ]  # fmt: skip
-        parts += ["## Training", _table(head, rows_)]
+        parts += ["## Training", markdown_table(head, rows_)]
     studied = facts.studied()
     if studied.tally.episodes:
         head = ["strategy", "turns", "share", "per answer", "key words per answer", "win rate (95 %)", "lift (95 %)"]
-        parts += [f"## Strategies, {studied.label}", _table(head, numbers(studied.tally.strategies()))]
+        parts += [f"## Strategies, {studied.label}", markdown_table(head, numbers(studied.tally.strategies()))]
     if phases := facts.phases():
-        parts += ["## Time", _table(["phase", "seconds a step"], [[p.name, f"{p.seconds:.2f}"] for p in phases])]
+        parts += [
+            "## Time",
+            markdown_table(["phase", "seconds a step"], [[p.name, f"{p.seconds:.2f}"] for p in phases]),
+        ]
     path.write_text("\n\n".join(parts) + "\n")
 
 
@@ -76,6 +79,7 @@ def _estimate(found) -> dict[str, object]:
     return {"value": found.value, "low": found.low, "high": found.high, "count": found.count}
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, without a newline at its end."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
