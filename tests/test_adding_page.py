@@ -76,6 +76,7 @@ def test_the_job_passes_all_checks(jobs, home, monkeypatch):
     job.data.train_batch_size, job.actor_rollout_ref.actor.ppo_mini_batch_size = 32, 32  # there are 32 rows
     job.actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu = 4
     job.actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu = 4
+    job.actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu = 4
     job.planner.rollout.prompt_length, job.planner.rollout.response_length = (
         1200,
         800,
