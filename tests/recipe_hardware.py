@@ -49,6 +49,7 @@ def on(hardware: Hardware) -> Iterator[None]:
     with (
         mock.patch.object(cpu, "is_chosen", return_value=not hardware.gpus),
         mock.patch.object(machine, "gpus", return_value=cards),
+        mock.patch.object(machine, "has_flash_attention", return_value=True),
     ):
         yield
 

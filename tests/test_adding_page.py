@@ -10,7 +10,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 from test_configs import composed
 
-from verl_rsim import cpu
+from verl_rsim import cpu, machine
 from verl_rsim.recipe import compose_recipe
 from verl_rsim.validation import validate_job
 
@@ -67,6 +67,7 @@ def test_only_the_keys_that_the_configuration_lists_differ(jobs):
 
 def test_the_job_passes_all_checks(jobs, home, monkeypatch):
     monkeypatch.setattr(cpu, "is_chosen", lambda: False)
+    monkeypatch.setattr(machine, "has_flash_attention", lambda: True)
     job = jobs[1].copy()
     job.planner.model.path = str(home / "models/tiny-qwen2")
     job.actor_rollout_ref.model.path = str(home / "models/tiny-llama")

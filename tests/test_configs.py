@@ -95,3 +95,17 @@ def test_continual_code_freezes_the_reasoner_and_trains_the_planner_at_its_whole
     assert rsim.frozen == {"reasoner"}
     schedule = build_schedule(rsim.schedule, rsim.weight, config.trainer.total_training_steps)
     assert [(stage.planner_weight, stage.reasoner_weight) for stage in schedule.stages] == [(1.0, 0.0)]
+
+
+def test_the_planners_policy_counts_the_gpus_of_its_own_pool(monkeypatch, home):
+    """Its servers, too: verl spreads one over several nodes by the reasoner's count."""
+    from verl_rsim.policy import planner_config
+    from verl_rsim.recipe import compose_recipe
+
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    monkeypatch.setenv("RSIM_HOME", str(home))
+    config = compose_recipe("tiny", ["rsim.planner_pool={enable:true,n_gpus_per_node:2}", "trainer.n_gpus_per_node=8"])
+    planner = planner_config(config)
+    assert (planner.trainer.n_gpus_per_node, planner.actor_rollout_ref.rollout.n_gpus_per_node) == (2, 2)
+    assert planner.actor_rollout_ref.model.path == config.planner.model.path
+    assert config.actor_rollout_ref.rollout.n_gpus_per_node == 8

@@ -142,6 +142,32 @@ def test_a_planner_with_gpus_of_its_own_has_a_table_of_its_own(home, monkeypatch
     assert "planner's server" not in of_reasoner
 
 
+@pytest.mark.parametrize(
+    ("overrides", "cores", "remedy"),
+    [
+        ([], 7, ""),  # 2 for storage, 3 for its GPU, 2 for the others
+        ([], 6, "ray_kwargs.ray_init.num_cpus=7"),
+        (["transfer_queue.backend.SimpleStorage.num_data_storage_units=8"], 13, "num_data_storage_units=1"),
+        (["rsim.planner_pool={enable:true,n_gpus_per_node:2}"], 13, ""),
+        (["rsim.planner_pool={enable:true,n_gpus_per_node:2}"], 12, "ray_kwargs.ray_init.num_cpus=13"),
+        (["+ray_kwargs.ray_init.address=auto"], 1, "nothing said"),
+    ],
+)
+def test_a_job_that_would_wait_for_cores_without_end_is_found(home, monkeypatch, overrides, cores, remedy):
+    from verl_rsim import doctor_job
+
+    monkeypatch.setenv("RSIM_HOME", str(home))
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    config = compose_recipe("tiny", [f"ray_kwargs.ray_init.num_cpus={cores}", *overrides])
+    found = list(doctor_job._check_cores(config))
+    if remedy == "nothing said":
+        assert found == []
+        return
+    assert found[0].level is (Level.BROKEN if remedy else Level.FINE)
+    assert remedy in found[0].remedy
+
+
 def test_the_doctor_of_a_recipe_says_what_fits_and_what_does_not(home, monkeypatch):
     monkeypatch.setenv("RSIM_HOME", str(home))
     monkeypatch.setenv("VERL_PLATFORM", "cpu")

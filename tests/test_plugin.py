@@ -115,6 +115,26 @@ print("reloaded")
     assert "reloaded" in run(code)
 
 
+@pytest.mark.parametrize(
+    ("version", "set_before", "then"),
+    [("0.24.0", None, "0"), ("0.26.1+cu130", None, "0"), ("0.24.0", "1", "1"), ("0.27.0", None, "None")],
+)
+def test_the_model_runner_that_loses_labels_is_avoided(monkeypatch, version, set_before, then):
+    """With the version verl asks for on a GPU; what the user set stays."""
+    monkeypatch.delenv("VLLM_USE_V2_MODEL_RUNNER", raising=False)
+    if set_before:
+        monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", set_before)
+    code = f"""
+import os, sys, types
+sys.modules["vllm"] = types.ModuleType("vllm")
+sys.modules["vllm"].__version__ = "{version}"
+from verl_rsim.vllm_plugin import load
+load()
+print(os.environ.get("VLLM_USE_V2_MODEL_RUNNER"))
+"""
+    assert run(code, platform="").strip() == then
+
+
 def test_entry_points():
     assert {e.value for e in entry_points(group="verl.plugins") if e.name == "rsim"} == {"verl_rsim.plugin"}
     assert {e.value for e in entry_points(group="vllm.general_plugins") if e.name == "rsim"} == {

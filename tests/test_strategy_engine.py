@@ -63,9 +63,10 @@ from verl.workers.engine import EngineRegistry
 from transformers import AutoModelForCausalLM
 
 path, strategy, packed, checkpointing, lora = sys.argv[1], sys.argv[2], *(a == "1" for a in sys.argv[3:6])
-model_type = sys.argv[7]
+model_type, param = sys.argv[7:9]
 torch.distributed.init_process_group("gloo", init_method="tcp://127.0.0.1:" + sys.argv[6], rank=0, world_size=1)
-fp32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
+mixed = {"param_dtype": param, "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
+exact = param == "fp32"
 model = HFModelConfig(
     path=path, use_remove_padding=packed, enable_gradient_checkpointing=checkpointing, model_type=model_type,
     lora_rank=4 if lora else 0, target_modules="all-linear", override_config={"attn_implementation": "sdpa"},
@@ -73,7 +74,7 @@ model = HFModelConfig(
 engine = EngineRegistry.new(
     model_type=model_type, backend=strategy, model_config=model,
     engine_config=FSDPEngineConfig(
-        strategy=strategy, model_dtype="fp32", mixed_precision=fp32, use_torch_compile=False, use_orig_params=True),
+        strategy=strategy, model_dtype="fp32", mixed_precision=mixed, use_torch_compile=False, use_orig_params=True),
     optimizer_config=FSDPOptimizerConfig(lr=0.1, total_training_steps=4, clip_grad=1e9),
     checkpoint_config=CheckpointConfig(),
 )
@@ -130,7 +131,7 @@ got = out["model_output"] if isinstance(out, dict) else out[0]["model_output"]
 generated = torch.cat(values) != 0
 for name, wanted in (("log_probs", values), ("entropy", entropies)):
     found = got[name].values() if model_type == "strategy_policy" else got[name].values() * generated
-    torch.testing.assert_close(found, torch.cat(wanted), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(found.float(), torch.cat(wanted), atol=2e-5 if exact else 0.05, rtol=1e-4)
 
 def loss(model_output, data, dp_group=None):
     return -model_output["log_probs"].values()[generated].sum(), {}
@@ -148,7 +149,10 @@ with engine.train_mode():
             assert "lora_" in name, name
             found += int(grad.abs().sum() > 0)
         elif name in grads:
-            torch.testing.assert_close(-grad, grads[name], atol=3e-5, rtol=1e-3)
+            if exact:
+                torch.testing.assert_close(-grad, grads[name], atol=3e-5, rtol=1e-3)
+            else:
+                assert (grad + grads[name]).norm() <= 0.05 * grads[name].norm(), name
             found += 1
     assert found >= (4 if lora else len(grads)), found
 if strategy == "fsdp2":  # verl cannot sync the weights of the first FSDP on a CPU; jobs refuse it there
@@ -160,21 +164,24 @@ print("numerics agree")
 
 
 @pytest.mark.parametrize(
-    ("model_type", "family", "strategy", "packed", "checkpointing", "lora"),
+    ("model_type", "family", "strategy", "packed", "checkpointing", "lora", "param"),
     [
-        ("strategy_policy", "llama", "fsdp2", True, True, False),
-        ("strategy_policy", "qwen2", "fsdp2", True, False, False),
-        ("strategy_policy", "qwen2", "fsdp2", False, False, False),
-        ("strategy_policy", "llama", "fsdp", True, False, False),
-        ("strategy_policy", "llama", "fsdp2", True, False, True),
-        ("shared_policy", "llama", "fsdp2", True, True, False),
-        ("shared_policy", "qwen2", "fsdp2", False, False, False),
-        ("shared_policy", "qwen2", "fsdp", True, False, True),
+        ("strategy_policy", "llama", "fsdp2", True, True, False, "fp32"),
+        ("strategy_policy", "qwen2", "fsdp2", True, False, False, "fp32"),
+        ("strategy_policy", "qwen2", "fsdp2", False, False, False, "fp32"),
+        ("strategy_policy", "llama", "fsdp", True, False, False, "fp32"),
+        ("strategy_policy", "llama", "fsdp2", True, False, True, "fp32"),
+        ("strategy_policy", "llama", "fsdp2", True, True, False, "bf16"),
+        ("shared_policy", "llama", "fsdp2", True, True, False, "fp32"),
+        ("shared_policy", "qwen2", "fsdp2", False, False, False, "fp32"),
+        ("shared_policy", "qwen2", "fsdp", True, False, True, "fp32"),
+        ("shared_policy", "llama", "fsdp2", True, True, False, "bf16"),
     ],
-    ids=["untied-checkpointing", "tied", "padded", "fsdp1", "lora", "shared-untied", "shared-padded", "shared-lora"],
-)
+    ids=["untied-checkpointing", "tied", "padded", "fsdp1", "lora", "bfloat16",
+         "shared-untied", "shared-padded", "shared-lora", "shared-bfloat16"],
+)  # fmt: skip
 def test_the_engine_agrees_with_plain_torch(
-    home: Path, tmp_path, model_type, family, strategy, packed, checkpointing, lora
+    home: Path, tmp_path, model_type, family, strategy, packed, checkpointing, lora, param
 ):
     script = tmp_path / "engine.py"
     script.write_text(ENGINE)
@@ -191,6 +198,7 @@ def test_the_engine_agrees_with_plain_torch(
             *flags,
             port,
             model_type,
+            param,
         ],
         capture_output=True,
         text=True,

@@ -51,6 +51,11 @@ CASES = {
         "reward.sandbox_fusion.url",
         "needs the service's URL",
     ),
+    "flash attention that is not installed": (
+        ["trainer.device=cuda", "planner.model.override_config.attn_implementation=flash_attention_2"],
+        "planner.model.override_config.attn_implementation",
+        "pip install --no-build-isolation flash-attn==2.8.3; or, slower, +planner.model",
+    ),
     "unknown key": (["+rsim.max_turn=3"], "rsim.max_turn", "unknown key"),
     "stage without training": (
         ["rsim.train=[reasoner]"],

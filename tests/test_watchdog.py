@@ -13,7 +13,7 @@ import pytest
 from verl_rsim.culprit import stopped
 from verl_rsim.deadman import switch
 from verl_rsim.errors import JobDied
-from verl_rsim.witness import ACCOUNT, waiting_for
+from verl_rsim.witness import ACCOUNT, blaming, waiting_for
 
 
 @pytest.fixture
@@ -34,6 +34,14 @@ def test_a_failure_counts_for_whom_it_was_waited(account):
         raise ValueError("no such word\nand more of it")
     assert account.failed == {"the planner's server: ValueError: no such word": 1}
     assert account.waiting["the planner's server"] == 0
+
+
+def test_a_failure_counts_once_and_for_the_innermost(account):
+    with pytest.raises(KeyError), blaming("the interaction"), waiting_for("the reward"):
+        raise KeyError(2)
+    with pytest.raises(KeyError), blaming("the interaction"):
+        raise KeyError(1)
+    assert account.failed == {"the reward: KeyError: 2": 1, "the interaction: KeyError: 1": 1}
 
 
 def test_a_stopped_process_is_found_below_its_parent():

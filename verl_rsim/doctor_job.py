@@ -60,6 +60,7 @@ def check_job(recipe: str, overrides: Sequence[str], console: Console) -> Iterat
         return
     yield fine("recipe", f"{recipe} can start: settings, data, tokenizers and row budgets go together")
     yield from _check_models(config, rsim)
+    yield from _check_cores(config)
     plans = [plan_of(config, role, frozen=role in rsim.frozen) for role in policies(config)]
     yield from _check_fit(config, plans, console)
 
@@ -73,6 +74,28 @@ def _check_models(config: DictConfig, rsim: Any) -> Iterator[Finding]:
         seen = f"{size.parameters / 1e6:,.1f} M parameters, {size.vocabulary} words, ends with {sorted(codec.eos_ids)}"
         labels = f", labels 1 to {LABELS} are tokens {list(dialogue.label_ids)}"
         yield fine(role, seen + (labels if role == "planner" and dialogue.constrained else ""))
+
+
+BUNDLE_CORES = 3
+"""verl 0.9.1 reserves as many cores for each GPU of a pool (``max_colocate_count``)."""
+
+
+def _check_cores(config: DictConfig) -> Iterator[Finding]:
+    """What Ray must have of cores to place a job of one node; with fewer it waits without end and without a word."""
+    ray, given = config.ray_kwargs.ray_init, os.environ.get("RAY_ADDRESS") or config.ray_kwargs.ray_init.get("address")
+    if given or config.trainer.nnodes > 1:
+        return
+    apart = config.rsim.planner_pool.enable
+    gpus = config.trainer.n_gpus_per_node + (gpus_of(config, "planner") if apart else 0)
+    units, key = config.transfer_queue.backend.SimpleStorage.num_data_storage_units, "num_data_storage_units"
+    storage, others = units + 1, 2  # with its controller; the trainer, and one that is free for actors to be placed
+    needed, found = storage + BUNDLE_CORES * gpus + others, ray.num_cpus or os.cpu_count() or 1
+    seen = f"{found}; {storage} for storage, {BUNDLE_CORES} for each of {gpus} GPUs and {others}: {needed}"
+    if found >= needed:
+        yield fine("cores", seen)
+        return
+    fix = f"transfer_queue.backend.SimpleStorage.{key}=1" if units > 1 else f"ray_kwargs.ray_init.num_cpus={needed}"
+    yield broken("cores", f"{seen}; the job would wait without end", fix)
 
 
 def policies(config: DictConfig) -> list[str]:

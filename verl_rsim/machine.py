@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -46,6 +47,11 @@ def memory(meminfo: Path = Path("/proc/meminfo"), limits: tuple[str, ...] = CGRO
             used = fields["MemTotal"] - available
             total, available = int(text), max(0, min(available, int(text) - used))
     return Memory(total, available)
+
+
+def has_flash_attention() -> bool:
+    """Whether transformers finds flash attention: the package itself, or ``kernels``, which fetches it from the hub."""
+    return any(find_spec(package) for package in ("flash_attn", "kernels"))
 
 
 def gpus() -> list[Gpu]:

@@ -233,6 +233,7 @@ def planner_config(config: DictConfig) -> DictConfig:
     derived.algorithm.adv_estimator = derived.rsim.planner_adv_estimator or derived.algorithm.adv_estimator
     pool = pool_of(config, "planner")
     derived.trainer.n_gpus_per_node, derived.trainer.nnodes = pool.n_gpus_per_node, pool.nnodes
+    derived.actor_rollout_ref.rollout.n_gpus_per_node = pool.n_gpus_per_node  # verl spreads a server by it
     derived.reward.num_workers = 0  # the reasoner's policy has them
     derived.reward.reward_model.enable = derived.reward.reward_model.enable_resource_pool = False
     return derived

@@ -30,7 +30,7 @@ from verl_rsim.server_sampler import ServerSampler
 from verl_rsim.settings import RsimConfig, parse_config
 from verl_rsim.strategies import STRATEGIES, count_by_keyword
 from verl_rsim.verl_options import NOT_OURS
-from verl_rsim.witness import ACCOUNT, waiting_for
+from verl_rsim.witness import ACCOUNT, blaming, waiting_for
 
 PLANNER_ROW, REASONER_ROW = 0, 1
 """Index of each role's row in the key ``{uid}_{session}_{index}``."""
@@ -231,7 +231,8 @@ class RsimAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
     async def _run_agent_loop(self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs: Any):
         sampling_params = {**sampling_params, _VALIDATE: trajectory["validate"]}
         kwargs["agent_name"] = "rsim"  # a dataset made for other agent loops may name another one
-        return await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
+        with blaming("the interaction"):
+            return await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
 
     async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict) -> None:
         """Let verl score the answer, then score the planner by it; both go into ``reward_extra_info``.

@@ -202,6 +202,7 @@ class SharedPolicyEngine(StrategyPolicyEngine):
         )
         positions = output_args["action_positions"]
         for name, values in chosen.items():
-            merged = found[name].values().index_put((positions,), values.values()[positions])
+            whole = found[name].values().to(values.dtype)  # verl's are in bfloat16 where the model is
+            merged = whole.index_put((positions,), values.values()[positions])
             found[name] = torch.nested.nested_tensor_from_jagged(merged, found[name].offsets())
         return found

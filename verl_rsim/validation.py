@@ -11,7 +11,7 @@ from verl.trainer.distillation import is_distillation_enabled
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
 from verl.trainer.ppo.utils import need_critic
 
-from verl_rsim import cpu
+from verl_rsim import cpu, machine
 from verl_rsim.batch_sizes import check_batch_sizes
 from verl_rsim.checkpoint import FOLDERS, SHARED, read_state, resume_folder
 from verl_rsim.errors import ConfigError
@@ -193,7 +193,20 @@ def _check_policy(config: DictConfig, role: str, key: str, *, frozen: bool) -> N
     if not block.rollout.calculate_log_probs:
         raise ConfigError(f"{key}.rollout.calculate_log_probs", False, "must be true")
     check_batch_sizes(config, role, key, frozen=frozen)
+    if config.trainer.device == "cuda" and not frozen:
+        _check_attention(block.model, key)
     _check_context(block, block.rollout, key)
+
+
+def _check_attention(model: DictConfig, key: str) -> None:
+    """verl 0.9.1 trains with flash attention unless told otherwise, and its extra ``vllm`` does not install it."""
+    wanted = OmegaConf.select(model, "override_config.attn_implementation", default="flash_attention_2")
+    if wanted == "flash_attention_2" and not machine.has_flash_attention():
+        fix = (
+            "flash-attn is not installed: pip install --no-build-isolation flash-attn==2.8.3; "
+            f"or, slower, +{key}.model.override_config.attn_implementation=sdpa"
+        )
+        raise ConfigError(f"{key}.model.override_config.attn_implementation", wanted, fix)
 
 
 def _check_shared_weights(config: DictConfig) -> None:

@@ -9,6 +9,8 @@ import platform
 import signal
 from multiprocessing.process import BaseProcess
 
+from packaging.version import Version
+
 from verl_rsim.cpu import patches
 
 DIE_WITH_PARENT = "RSIM_ENGINES_DIE_WITH_PARENT"
@@ -17,11 +19,25 @@ _PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 def load() -> None:
-    """Tie the engine's processes to the server that started them, and make CPU weights reloadable."""
+    """Tie the engine's processes to the server that started them, keep all labels, make CPU weights reloadable."""
+    _avoid_lost_labels()
     parent = multiprocessing.parent_process()
     if parent is not None and os.environ.keys() & {"VERL_RAY_JOB_ID", DIE_WITH_PARENT}:
         _die_with(parent)
     patches.patch_vllm()
+
+
+def _avoid_lost_labels() -> None:
+    """Let vLLM before 0.27 run all models on its first model runner, unless the user says otherwise.
+
+    The second one, the default there for Llama, Mistral and Qwen3, applies ``allowed_token_ids`` in a kernel with a
+    race (vLLM's pull request 46245): some of the nine labels may be lost, and servers then sample from another
+    distribution than the one that is trained. Remove when verl asks for vLLM 0.27 or later.
+    """
+    import vllm
+
+    if Version(vllm.__version__).release < (0, 27):
+        os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
 
 
 def _die_with(parent: BaseProcess) -> None:

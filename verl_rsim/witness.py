@@ -37,12 +37,22 @@ def waiting_for(whom: str) -> Iterator[None]:
     """Count an interaction as one that waits for ``whom``, and what it raises as the failure of ``whom``."""
     ACCOUNT.waiting[whom] += 1
     try:
-        yield
-    except Exception as error:
-        ACCOUNT.failed[f"{whom}: {_in_short(error)}"] += 1
-        raise
+        with blaming(whom):
+            yield
     finally:
         ACCOUNT.waiting[whom] -= 1
+
+
+@contextmanager
+def blaming(whom: str) -> Iterator[None]:
+    """Count what is raised as the failure of ``whom``, unless someone within is to blame already."""
+    try:
+        yield
+    except Exception as error:
+        if not hasattr(error, "rsim_blamed"):
+            ACCOUNT.failed[f"{whom}: {_in_short(error)}"] += 1
+            error.rsim_blamed = whom  # type: ignore[attr-defined]
+        raise
 
 
 def _in_short(error: Exception) -> str:

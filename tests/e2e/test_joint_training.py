@@ -284,7 +284,9 @@ def test_a_frozen_reasoner_only_serves_and_a_killed_worker_ends_the_job(jobs, ho
                "rsim.guard.one_strategy={action:save,limit:0.0,steps:1}")  # fmt: skip
     job.wait_for_step(3, 600)
     steps = job.metrics()
-    assert [steps[step]["rsim/failed"] for step in (1, 2, 3)] == [4, 0, 0], "no score can be made of the first task"
+    failed = [line for line in job.log().splitlines() if "WARNING" in line and "interactions of step" in line]
+    assert [steps[step]["rsim/failed"] for step in (1, 2, 3)] == [4, 0, 0], failed
+    assert re.search(r"4 of 16 interactions of step 1 failed; 4 times the reward: TruthError", failed[0]), failed
     assert [steps[step]["rsim/interactions"] for step in (1, 2, 3)] == [12, 16, 16]
     for step in (1, 2, 3):
         assert (steps[step]["planner/weight"], steps[step]["reasoner/weight"]) == (0.5, 0.0)
