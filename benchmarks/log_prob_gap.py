@@ -8,7 +8,6 @@ as exact) and of the two bfloat16 implementations against each other. The last n
 
 from __future__ import annotations
 
-import os
 import sys
 
 QUESTIONS = ("What is 23 + 45?", "Tom has 3 apples and buys 8 more. How many?", "Tell me of a dog.", "Primes below 20?")
@@ -30,7 +29,7 @@ def vllm_log_probs(path: str, dtype: str, sequences: list[list[int]], prompts: l
     from vllm import LLM, SamplingParams
 
     params = SamplingParams(max_tokens=1, prompt_logprobs=0)
-    llm = LLM(path, dtype=dtype, enforce_eager=True, max_model_len=512)
+    llm = LLM(path, dtype=dtype, enforce_eager=True, max_model_len=512, kv_cache_memory_bytes=1 << 30)
     outputs = llm.generate([{"prompt_token_ids": s} for s in sequences], params, use_tqdm=False)
     rows = zip(outputs, sequences, prompts, strict=True)
     return torch.tensor([o.prompt_logprobs[t][s[t]].logprob for o, s, n in rows for t in range(n, len(s))])
@@ -69,5 +68,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     main(sys.argv[1])

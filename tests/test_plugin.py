@@ -59,7 +59,7 @@ from torch.distributed.fsdp import _init_utils
 assert before == (importlib.metadata.version, dist.init_process_group)
 assert _init_utils._check_module_states_for_sync_module_states.__module__ == _init_utils.__name__
 assert "cpu" not in EngineRegistry._engines["language_model"]["fsdp2"]
-patches.patch_vllm()
+patches.make_weights_reloadable()
 from vllm.model_executor.layers import utils
 print(utils.dispatch_cpu_unquantized_gemm.__module__)
 """
@@ -113,6 +113,22 @@ torch.testing.assert_close(utils.cpu_unquantized_gemm(layer, x, layer.weight, No
 print("reloaded")
 """
     assert "reloaded" in run(code)
+
+
+def test_vllms_processes_sleep_while_they_wait():
+    code = """
+import threading, time, zmq
+from verl_rsim.vllm_plugin import load
+load()
+from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
+ends = [SpinCondition(reads, zmq.Context.instance(), "inproc://told") for reads in (False, True)]
+threading.Timer(0.5, ends[0].notify).start()
+start, busy = time.monotonic(), time.process_time()
+while (waited := time.monotonic() - start) < 0.4:
+    ends[1].wait(3000)
+print(0.4 <= waited < 1.5, time.process_time() - busy < 0.2)
+"""
+    assert run(code).endswith("True True\n")
 
 
 @pytest.mark.parametrize(

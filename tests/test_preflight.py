@@ -60,8 +60,10 @@ def test_activations_without_checkpointing_are_kept_in_every_layer():
     assert sizes(estimate([plan], cpu=False))["planner's activations"] == 24 * 17 * 10 * 1000 * 4
 
 
-def on_cpu(model: ModelSize, tokens: dict[str, int], bucket: int, resharded: bool = True) -> list[RolePlan]:
-    common = {"cache_bytes": GIB, "bucket_bytes": bucket, "resharded": resharded}
+def on_cpu(
+    model: ModelSize, tokens: dict[str, int], bucket: int, cache: int = GIB, resharded: bool = True
+) -> list[RolePlan]:
+    common = {"cache_bytes": cache, "bucket_bytes": bucket, "resharded": resharded}
     return [
         RolePlan(role, model, micro_tokens=n, all_logits=role == "reasoner", **common) for role, n in tokens.items()
     ]
@@ -78,8 +80,8 @@ def test_a_machine_without_gpus_holds_all_shards_and_all_processes():
 @pytest.mark.parametrize(
     ("plans", "measured"),
     [
-        (on_cpu(TINY, {"planner": 4096, "reasoner": 4096}, 1_600_000), 9.9),
-        (on_cpu(SMOLLM2, {"planner": 2560, "reasoner": 1280}, 256 << 20, resharded=False), 18.4),
+        (on_cpu(TINY, {"planner": 4096, "reasoner": 4096}, 1_600_000, GIB // 4), 9.4),
+        (on_cpu(SMOLLM2, {"planner": 1280, "reasoner": 640}, 256 << 20, GIB // 2, resharded=False), 17.3),
     ],
     ids=["tiny", "quickstart"],
 )

@@ -126,7 +126,6 @@ def plan_of(config: DictConfig, role: str, *, frozen: bool) -> RolePlan:
     size = model_size(block.model)
     server_bytes, on_cpu = BYTES.get(str(rollout.dtype), 2), cpu.is_chosen()
     cards = [] if on_cpu else machine.gpus()
-    cache = "VLLM_CPU_KVCACHE_SPACE"
     bucket = int(rollout.checkpoint_engine.update_weights_bucket_megabytes) << 20
     return RolePlan(
         role=role,
@@ -145,11 +144,19 @@ def plan_of(config: DictConfig, role: str, *, frozen: bool) -> RolePlan:
         weights_offloaded=bool(actor.fsdp_config.param_offload) and not on_cpu,
         optimizer_offloaded=bool(actor.fsdp_config.optimizer_offload) and not on_cpu,
         server_bytes_allowed=round(rollout.gpu_memory_utilization * min((card.total for card in cards), default=0)),
-        cache_bytes=round(float(os.environ.get(cache) or cpu.DEFAULTS[cache]) * GIB),
+        cache_bytes=_cache_bytes(rollout) if on_cpu else 0,
         sleeps=bool(rollout.free_cache_engine),
         servers=max(1, ranks // rollout.tensor_model_parallel_size),
         bucket_bytes=min(bucket, size.parameters * server_bytes),
     )
+
+
+def _cache_bytes(rollout: DictConfig) -> int:
+    """A server's KV cache on a CPU, in the order in which vLLM 0.27 looks."""
+    if gib := os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+        return int(gib) * GIB
+    given = OmegaConf.select(rollout, "engine_kwargs.vllm.kv_cache_memory_bytes")
+    return given or round(rollout.gpu_memory_utilization * machine.memory().total)
 
 
 def _compute_bytes(fsdp: DictConfig) -> int:

@@ -188,11 +188,12 @@ def _servers_on_gpu(plan: RolePlan) -> list[Line]:
 def _servers_on_cpu(plan: RolePlan) -> list[Line]:
     weights = plan.model.parameters * plan.server_bytes * plan.servers
     count = f"{plan.servers} * {plan.model.parameters / 1e6:,.1f} M parameters"
+    cache = "rollout.engine_kwargs.vllm.kv_cache_memory_bytes"
     return [
         Line(ALWAYS, f"{plan.role}'s server weights", weights,
              f"{count} * {plan.server_bytes} bytes", "a smaller model"),
         Line(ALWAYS, f"{plan.role}'s KV cache", plan.cache_bytes * plan.servers,
-             f"{plan.servers} * VLLM_CPU_KVCACHE_SPACE", "lower VLLM_CPU_KVCACHE_SPACE"),
+             f"{plan.servers} * {cache}", f"lower {cache}"),
         Line(ALWAYS, f"{plan.role}'s weight transfer", 2 * plan.bucket_bytes if plan.trained else 0,
              "2 * rollout.checkpoint_engine.update_weights_bucket_megabytes", "lower it"),
     ]  # fmt: skip

@@ -24,7 +24,8 @@ def load() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and os.environ.keys() & {"VERL_RAY_JOB_ID", DIE_WITH_PARENT}:
         _die_with(parent)
-    patches.patch_vllm()
+    patches.make_weights_reloadable()
+    patches.wait_without_spinning()
 
 
 def _avoid_lost_labels() -> None:

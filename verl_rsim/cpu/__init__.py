@@ -3,7 +3,6 @@
 import os
 
 DEFAULTS = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB for each server; vLLM's own default is most of the machine's memory
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # two servers and two trainers share the cores
 }
 """Environment of vLLM's CPU backend, where the user has not set it."""

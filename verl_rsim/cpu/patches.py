@@ -1,7 +1,7 @@
 """What verl 0.9.1 and vLLM 0.27 lack on a CPU: one function for each gap, each with the condition for its removal.
 
-Every function is idempotent and does nothing unless ``VERL_PLATFORM=cpu``. ``patch_vllm`` is called by vLLM itself in
-each of its processes (entry point ``vllm.general_plugins``), the others when verl loads ``verl_rsim.plugin``.
+Every function is idempotent and does nothing unless ``VERL_PLATFORM=cpu``. The last two are called in each of vLLM's
+processes (:mod:`verl_rsim.vllm_plugin`), the others when verl loads ``verl_rsim.plugin``.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ def keep_reference_in_place() -> None:
         transformer_impl.CPUOffloadPolicy = lambda pin_memory: None
 
 
-def patch_vllm() -> None:
-    """Entry point of ``vllm.general_plugins``: make the linear layers of a CPU vLLM reloadable.
+def make_weights_reloadable() -> None:
+    """Make the linear layers of a CPU vLLM reloadable.
 
     vLLM's CPU linear repacks each weight into an opaque oneDNN or sgl handle and drops the original. A weight sync
     would then find no parameter to load into (the job hangs), and a parameter kept beside the handle would be updated
@@ -111,3 +111,27 @@ def patch_vllm() -> None:
         layer.cpu_linear = torch.nn.functional.linear
 
     utils.dispatch_cpu_unquantized_gemm = dispatch_reloadable_gemm
+
+
+def wait_without_spinning() -> None:
+    """Let vLLM's processes sleep while they wait for each other.
+
+    For a second after each message they look for the next one without a pause, on the cores that this model and another
+    one compute with. After 5 ms they now wait to be told: for about 1 ms after a word ZeroMQ may drop the next one.
+    Remove when vLLM's CPU backend sleeps earlier, or can be told to.
+    """
+    if not is_chosen():
+        return
+    from vllm.distributed.device_communicators import shm_broadcast
+
+    real = shm_broadcast.SpinCondition.__init__
+    if hasattr(real, _MARK):
+        return
+
+    @functools.wraps(real)
+    def __init__(self, *args, **kwargs):
+        real(self, *args, **kwargs)
+        self.busy_loop_s = min(self.busy_loop_s, 0.005)
+
+    setattr(__init__, _MARK, True)
+    shm_broadcast.SpinCondition.__init__ = __init__

@@ -26,7 +26,7 @@ class VllmEngine(Engine):
     Args:
         folder: a Hugging Face folder or id.
         context: tokens of prompt and continuation together; at most what the model takes.
-        memory_share: of a GPU's memory; ignored on a CPU (there: ``VLLM_CPU_KVCACHE_SPACE``).
+        memory_share: of a GPU's memory; ignored on a CPU (there: the option ``kv_cache_memory_bytes``, 1 GiB).
         options: further arguments of vLLM's ``AsyncEngineArgs``; they go before everything set here.
     """
 
@@ -121,7 +121,8 @@ def _on_cpu(context: int) -> dict[str, Any]:
     So prompts are read whole there. The rest is as in config/cpu.yaml.
     """
     whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(context, 8192)}
-    return {"dtype": "float32", "enforce_eager": True, "block_size": 32, **whole}
+    cache = {"block_size": 32, "kv_cache_memory_bytes": 1 << 30}
+    return {"dtype": "float32", "enforce_eager": True, **cache, **whole}
 
 
 def _installed(distribution: str) -> bool:
