@@ -52,7 +52,7 @@ def test_action_positions_of_packed_and_padded_rows():
     assert action_positions(offsets, mask, row_stride=6).tolist() == [1, 3, 6 + 2]
 
 
-ENGINE = '''
+SET_UP = '''
 import sys, torch
 from functools import partial
 from verl.utils import tensordict_utils as tu
@@ -91,6 +91,8 @@ for length, response, acts in ((12, 6, (0, 3, 5)), (9, 4, (3,)), (7, 2, ())):
         mask[a] = 1
     rows.append(row); masks.append(mask)
 chosen = list(masks)
+if model_type == "language_model":
+    chosen = [torch.zeros_like(mask) for mask in masks]
 if model_type == "shared_policy":  # and the reasoner's rows, over the vocabulary
     for length, response in ((10, 5), (6, 3)):
         rows.append(torch.randint(20, 200, (length,)))
@@ -106,61 +108,120 @@ tu.assign_non_tensor(batch, temperature=T, use_remove_padding=packed, pad_mode=D
     calculate_entropy=True, use_dynamic_bsz=False, micro_batch_size_per_gpu=len(rows), pad_token_id=0,
     max_token_len_per_gpu=4096)
 
-def plain(weights=None):
-    """The same quantities with transformers and full-vocabulary logits."""
+def plain():
+    """The same quantities with transformers and full-vocabulary logits: log-probs and entropies of each row."""
     reference = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
-    total, values, entropies = 0, [], []
+    values, entropies = [], []
     for row, mask, labelled in zip(rows, masks, chosen):
         logits = reference(row[None]).logits[0]
-        lp, ent = torch.zeros(len(row)), torch.zeros(len(row))
+        lp, ent = [torch.zeros(()) for _ in row], [torch.zeros(()) for _ in row]
         for a in mask.nonzero().flatten().tolist():
             position = len(row) - len(mask) + a - 1
             among = labels if labelled[a] else list(range(logits.shape[-1]))
             all_of_them = torch.log_softmax(logits[position, among] / T, -1)
-            value = all_of_them[among.index(row[position + 1].item())]
-            total = total + value
-            lp[position], ent[position] = value.detach(), -(all_of_them.exp() * all_of_them).sum().detach()
-        values.append(lp); entropies.append(ent)
-    total.backward()
-    return values, entropies, {n: p.grad for n, p in reference.named_parameters()}
+            lp[position] = all_of_them[among.index(row[position + 1].item())]
+            ent[position] = -(all_of_them.exp() * all_of_them).sum()
+        values.append(torch.stack(lp)); entropies.append(torch.stack(ent))
+    return reference, values, entropies
 
-values, entropies, grads = plain()
-with engine.eval_mode():
+def gradients(compute, wanted):
+    """Compare the engine's gradients with what plain torch says they are."""
+    with engine.train_mode():
+        engine.optimizer_zero_grad()
+        found = 0
+        engine.forward_backward_batch(batch.clone(), compute, forward_only=False)
+        for name, p in engine.module.named_parameters():
+            name = name.replace("_fsdp_wrapped_module.", "")
+            if p.grad is None or p.grad.numel() == 0: continue
+            grad = p.grad.full_tensor() if hasattr(p.grad, "full_tensor") else p.grad
+            assert torch.isfinite(grad).all()
+            if lora:
+                assert "lora_" in name, name
+                found += int(grad.abs().sum() > 0)
+            elif name in wanted:
+                if exact:
+                    torch.testing.assert_close(grad, wanted[name], atol=3e-5, rtol=1e-3)
+                else:
+                    assert (grad - wanted[name]).norm() <= 0.05 * wanted[name].norm(), name
+                found += 1
+        assert found >= (4 if lora else len(wanted)), found
+
+reference, values, entropies = plain()
+generated = torch.cat(values).detach() != 0
+'''
+
+NUMERICS = """with engine.eval_mode():
     out = engine.forward_backward_batch(batch.clone(), None, forward_only=True)
 got = out["model_output"] if isinstance(out, dict) else out[0]["model_output"]
-generated = torch.cat(values) != 0
 for name, wanted in (("log_probs", values), ("entropy", entropies)):
     found = got[name].values() if model_type == "strategy_policy" else got[name].values() * generated
-    torch.testing.assert_close(found.float(), torch.cat(wanted), atol=2e-5 if exact else 0.05, rtol=1e-4)
+    torch.testing.assert_close(found.float(), torch.cat(wanted).detach(), atol=2e-5 if exact else 0.05, rtol=1e-4)
 
 def loss(model_output, data, dp_group=None):
     return -model_output["log_probs"].values()[generated].sum(), {}
 
-with engine.train_mode():
-    engine.optimizer_zero_grad()
-    engine.forward_backward_batch(batch.clone(), loss, forward_only=False)
-    found = 0
-    for name, p in engine.module.named_parameters():
-        name = name.replace("_fsdp_wrapped_module.", "")
-        if p.grad is None or p.grad.numel() == 0: continue
-        grad = p.grad.full_tensor() if hasattr(p.grad, "full_tensor") else p.grad
-        assert torch.isfinite(grad).all()
-        if lora:
-            assert "lora_" in name, name
-            found += int(grad.abs().sum() > 0)
-        elif name in grads:
-            if exact:
-                torch.testing.assert_close(-grad, grads[name], atol=3e-5, rtol=1e-3)
-            else:
-                assert (grad + grads[name]).norm() <= 0.05 * grads[name].norm(), name
-            found += 1
-    assert found >= (4 if lora else len(grads)), found
+(-torch.cat(values).sum()).backward()
+gradients(loss, {n: p.grad for n, p in reference.named_parameters()})
 if strategy == "fsdp2":  # verl cannot sync the weights of the first FSDP on a CPU; jobs refuse it there
     names = {n for n, _ in engine.get_per_tensor_param()[0]}
     assert not any("label_ids" in n for n in names)
     assert lora or {"model.embed_tokens.weight"} <= names, names
 print("numerics agree")
-'''
+"""
+
+LOSS = """from verl.workers.config import ActorConfig
+from verl.workers.utils.losses import ppo_loss
+
+aggregation, divergence = sys.argv[9:11]
+config = ActorConfig(
+    strategy=strategy, rollout_n=1, ppo_mini_batch_size=len(rows), ppo_micro_batch_size_per_gpu=1, clip_ratio=0.2,
+    entropy_coeff=0.1, use_kl_loss=True, kl_loss_coef=0.3, kl_loss_type=divergence, loss_agg_mode=aggregation)
+torch.manual_seed(4)
+now = [v[len(v) - len(m) - 1:-1] for v, m in zip(values, masks)]  # at each token of the response
+ent = [e[len(e) - len(m) - 1:-1] for e, m in zip(entropies, masks)]
+noise = lambda v, size: v.detach() + size * torch.randn(len(v))
+old, ref = [noise(v, 0.5) for v in now], [noise(v, 1.0) for v in now]
+advantages = [torch.randn(()).expand(len(v)).clone() for v in now]
+for name, field in (("old_log_probs", old), ("ref_log_prob", ref), ("advantages", advantages),
+                    ("prompts", [r[:len(r) - len(m)] for r, m in zip(rows, masks)]),
+                    ("responses", [r[len(r) - len(m):] for r, m in zip(rows, masks)])):
+    batch[name] = nest(field)
+tu.assign_non_tensor(batch, global_batch_size=len(rows), micro_batch_size_per_gpu=1)
+
+sums, tokens, clipped = [], [], 0
+for v, e, o, r, adv, m in zip(now, ent, old, ref, advantages, masks):
+    ratio, gap = (v - o).exp(), r - v
+    worst = torch.maximum(-adv * ratio, -adv * ratio.clamp(0.8, 1.2))
+    clipped += ((worst != -adv * ratio) & m.bool()).sum().item()
+    worst = torch.where(adv < 0, torch.minimum(worst, -3.0 * adv), worst)  # dual clip
+    penalty = {"kl": -gap, "mse": gap ** 2 / 2, "low_var_kl": gap.exp() - 1 - gap}[divergence]
+    sums.append(((worst - 0.1 * e + 0.3 * penalty) * m).sum())
+    tokens.append(m.sum())
+assert clipped > 0, "nothing was clipped"
+sums, tokens = torch.stack(sums), torch.stack(tokens)
+means = {"token-mean": sums.sum() / tokens.sum(), "seq-mean-token-sum": sums.sum() / len(rows),
+         "seq-mean-token-mean": (sums / tokens.clamp(min=1)).sum() / len(rows)}
+means[aggregation].backward()
+gradients(partial(ppo_loss, config), {n: p.grad for n, p in reference.named_parameters()})
+print("losses agree")
+"""
+
+
+def run(tmp_path: Path, script: str, model: Path, strategy: str, flags: tuple[bool, ...], *rest: str) -> str:
+    """What a process of its own prints; the flags are packed, checkpointing and lora."""
+    (tmp_path / "engine.py").write_text(SET_UP + script)
+    port = str(20000 + os.getpid() % 20000)
+    said = [str(model), strategy, *(str(int(flag)) for flag in flags), port, *rest]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(tmp_path / "engine.py"), *said],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, "VERL_PLATFORM": "cpu", "RANK": "0", "WORLD_SIZE": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 @pytest.mark.parametrize(
@@ -183,28 +244,26 @@ print("numerics agree")
 def test_the_engine_agrees_with_plain_torch(
     home: Path, tmp_path, model_type, family, strategy, packed, checkpointing, lora, param
 ):
-    script = tmp_path / "engine.py"
-    script.write_text(ENGINE)
-    flags = [str(int(flag)) for flag in (packed, checkpointing, lora)]
-    port = str(20000 + os.getpid() % 20000)
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-W",
-            "ignore",
-            str(script),
-            str(home / f"models/tiny-{family}"),
-            strategy,
-            *flags,
-            port,
-            model_type,
-            param,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env={**os.environ, "VERL_PLATFORM": "cpu", "RANK": "0", "WORLD_SIZE": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "numerics agree" in done.stdout
+    model = home / f"models/tiny-{family}"
+    said = run(tmp_path, NUMERICS, model, strategy, (packed, checkpointing, lora), model_type, param)
+    assert "numerics agree" in said
+
+
+@pytest.mark.parametrize(
+    ("model_type", "family", "aggregation", "divergence"),
+    [
+        ("strategy_policy", "qwen2", "token-mean", "low_var_kl"),
+        ("strategy_policy", "llama", "seq-mean-token-sum", "mse"),
+        ("language_model", "llama", "token-mean", "low_var_kl"),
+        ("language_model", "qwen2", "seq-mean-token-mean", "kl"),
+        ("shared_policy", "llama", "token-mean", "low_var_kl"),
+    ],
+    ids=["planner-tokens", "planner-rows", "reasoner-tokens", "reasoner-rows", "shared"],
+)
+def test_the_whole_loss_of_a_mini_batch_is_that_of_plain_torch(
+    home: Path, tmp_path, model_type, family, aggregation, divergence
+):
+    """Clipping, entropy, KL and aggregation, over micro-batches of one row; language_model is the reasoner's engine."""
+    model = home / f"models/tiny-{family}"
+    said = run(tmp_path, LOSS, model, "fsdp2", (True, False, False), model_type, "fp32", aggregation, divergence)
+    assert "losses agree" in said
