@@ -13,7 +13,9 @@ import math
 import re
 import shutil
 import signal
+import statistics
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import psutil
@@ -144,6 +146,25 @@ def test_the_planner_learns_from_all_parts_of_its_reward(whole):
         assert 0 < steps[step]["planner/reward/group_diversity"] <= 0.5, "random choices of siblings differ"
     for step in (1, 2, 4):
         assert steps[step]["planner/score/mean"] == pytest.approx(parts_of_reward(steps[step]), abs=1e-5)
+
+
+def test_advantages_are_each_groups_standardised_scores_times_the_weight(whole, jobs):
+    """GRPO by hand, from the scores that were dumped."""
+    for step, role in ((1, "planner"), (2, "planner"), (2, "reasoner"), (3, "reasoner"), (4, "planner")):
+        groups = defaultdict(list)
+        for line in (jobs.folder / f"dumps/{role}/{step}.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            groups[row["uid"].split("_")[0]].append(row["score"])
+        assert [len(scores) for scores in groups.values()] == [4] * 4
+        found = whole.metrics()[step]
+        by_hand = [
+            found[f"{role}/weight"] * (score - statistics.mean(scores)) / (statistics.stdev(scores) + 1e-6)
+            for scores in groups.values()
+            for score in scores
+        ]
+        assert max(by_hand) > 0
+        assert found[f"{role}/advantages/max"] == pytest.approx(max(by_hand), abs=1e-5)
+        assert found[f"{role}/advantages/min"] == pytest.approx(min(by_hand), abs=1e-5)
 
 
 def parts_of_reward(step: dict) -> float:
