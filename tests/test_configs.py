@@ -97,6 +97,18 @@ def test_continual_code_freezes_the_reasoner_and_trains_the_planner_at_its_whole
     assert [(stage.planner_weight, stage.reasoner_weight) for stage in schedule.stages] == [(1.0, 0.0)]
 
 
+def test_servers_take_the_longest_row_and_no_more(monkeypatch, home):
+    from verl_rsim.policy import longest_row
+    from verl_rsim.recipe import compose_recipe
+
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    monkeypatch.setenv("RSIM_HOME", str(home))
+    config = compose_recipe("tiny", [])
+    lengths = {role: longest_row(config, role, shared=False) for role in ("planner", "reasoner")}
+    assert lengths == {"planner": 1200 + 256, "reasoner": 256 + 256}
+    assert longest_row(config, "reasoner", shared=True) == 1200 + 256
+
+
 def test_the_planners_policy_counts_the_gpus_of_its_own_pool(monkeypatch, home):
     """Its servers, too: verl spreads one over several nodes by the reasoner's count."""
     from verl_rsim.policy import planner_config

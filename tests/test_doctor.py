@@ -145,11 +145,12 @@ def test_a_planner_with_gpus_of_its_own_has_a_table_of_its_own(home, monkeypatch
 @pytest.mark.parametrize(
     ("overrides", "cores", "remedy"),
     [
-        ([], 7, ""),  # 2 for storage, 3 for its GPU, 2 for the others
-        ([], 6, "ray_kwargs.ray_init.num_cpus=7"),
-        (["transfer_queue.backend.SimpleStorage.num_data_storage_units=8"], 13, "num_data_storage_units=1"),
-        (["rsim.planner_pool={enable:true,n_gpus_per_node:2}"], 13, ""),
-        (["rsim.planner_pool={enable:true,n_gpus_per_node:2}"], 12, "ray_kwargs.ray_init.num_cpus=13"),
+        ([], 5, ""),  # 2 for storage, 3 for its GPU
+        ([], 4, "ray_kwargs.ray_init.num_cpus=5"),
+        (["transfer_queue.backend.SimpleStorage.num_data_storage_units=8"], 11, "num_data_storage_units=1"),
+        (["rsim.planner_pool={enable:true,n_gpus_per_node:2}"], 11, ""),
+        (["rsim.planner_pool={enable:true,n_gpus_per_node:2}"], 10, "ray_kwargs.ray_init.num_cpus=11"),
+        (["rsim.planner_pool={enable:true,n_gpus_per_node:2,nnodes:2}"], 1, "nothing said"),
         (["+ray_kwargs.ray_init.address=auto"], 1, "nothing said"),
     ],
 )
@@ -166,6 +167,22 @@ def test_a_job_that_would_wait_for_cores_without_end_is_found(home, monkeypatch,
         return
     assert found[0].level is (Level.BROKEN if remedy else Level.FINE)
     assert remedy in found[0].remedy
+
+
+def test_the_cache_of_a_server_is_what_vllm_takes_it_to_be(monkeypatch):
+    from omegaconf import OmegaConf
+
+    from verl_rsim import doctor_job
+
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    monkeypatch.setattr(machine, "memory", lambda: machine.Memory(1000, 1000))
+    rollout = OmegaConf.create({"gpu_memory_utilization": 0.5, "engine_kwargs": {"vllm": {}}})
+    assert doctor_job._cache_bytes(rollout, 100) == 400, "a share of the machine's, less what the model takes"
+    for given, size in ((1234, 1234), ("2G", 2 << 30), ("1.5m", 1_500_000)):
+        rollout.engine_kwargs.vllm.kv_cache_memory_bytes = given
+        assert doctor_job._cache_bytes(rollout, 100) == size
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "3")
+    assert doctor_job._cache_bytes(rollout, 100) == 3 << 30
 
 
 def test_the_doctor_of_a_recipe_says_what_fits_and_what_does_not(home, monkeypatch):

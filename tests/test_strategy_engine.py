@@ -188,16 +188,20 @@ for name, field in (("old_log_probs", old), ("ref_log_prob", ref), ("advantages"
     batch[name] = nest(field)
 tu.assign_non_tensor(batch, global_batch_size=len(rows), micro_batch_size_per_gpu=1)
 
-sums, tokens, clipped = [], [], 0
+first = masks[0].nonzero()[0]
+old[0][first], advantages[0][:] = now[0][first].detach() - 1.5, -1.0  # a ratio of 4.5, which the dual clip holds at 3
+
+sums, tokens, clipped, held = [], [], 0, 0
 for v, e, o, r, adv, m in zip(now, ent, old, ref, advantages, masks):
     ratio, gap = (v - o).exp(), r - v
     worst = torch.maximum(-adv * ratio, -adv * ratio.clamp(0.8, 1.2))
     clipped += ((worst != -adv * ratio) & m.bool()).sum().item()
+    held += ((adv < 0) & (worst > -3.0 * adv) & m.bool()).sum().item()
     worst = torch.where(adv < 0, torch.minimum(worst, -3.0 * adv), worst)  # dual clip
     penalty = {"kl": -gap, "mse": gap ** 2 / 2, "low_var_kl": gap.exp() - 1 - gap}[divergence]
     sums.append(((worst - 0.1 * e + 0.3 * penalty) * m).sum())
     tokens.append(m.sum())
-assert clipped > 0, "nothing was clipped"
+assert clipped > 0 and held > 0, "nothing was clipped"
 sums, tokens = torch.stack(sums), torch.stack(tokens)
 means = {"token-mean": sums.sum() / tokens.sum(), "seq-mean-token-sum": sums.sum() / len(rows),
          "seq-mean-token-mean": (sums / tokens.clamp(min=1)).sum() / len(rows)}

@@ -51,11 +51,6 @@ CASES = {
         "reward.sandbox_fusion.url",
         "needs the service's URL",
     ),
-    "flash attention that is not installed": (
-        ["trainer.device=cuda", "planner.model.override_config.attn_implementation=flash_attention_2"],
-        "planner.model.override_config.attn_implementation",
-        "pip install --no-build-isolation flash-attn==2.8.3; or, slower, +planner.model",
-    ),
     "unknown key": (["+rsim.max_turn=3"], "rsim.max_turn", "unknown key"),
     "stage without training": (
         ["rsim.train=[reasoner]"],
@@ -285,3 +280,30 @@ def test_refusals(results, case):
     assert results[case] is not None, "was accepted"
     assert results[case][0] == key
     assert message in results[case][1]
+
+
+@pytest.mark.parametrize(
+    ("model", "fits"),
+    [
+        ({}, False),
+        ({"override_config": {}}, False),
+        ({"override_config": {"attn_implementation": "flash_attention_2"}}, False),
+        ({"override_config": {"attn_implementation": "sdpa"}}, True),
+    ],
+)
+def test_training_with_flash_attention_needs_it(monkeypatch, model, fits):
+    from omegaconf import OmegaConf
+
+    from verl_rsim import machine, validation
+    from verl_rsim.errors import ConfigError
+
+    for installed in ({"flash-attn": "2.8.3"}, {"kernels": "0.11"}, {}, {"flash-attn": "2.1"}):
+        monkeypatch.setattr(machine, "version", lambda name, having=installed: having.get(name, "0"))
+        if fits or "0.11" in installed.values() or "2.8.3" in installed.values():
+            validation._check_attention(OmegaConf.create(model), "planner")
+            continue
+        with pytest.raises(
+            ConfigError, match=r"pip install --no-build-isolation flash-attn==2.8.3; or, slower, \+pl"
+        ) as e:
+            validation._check_attention(OmegaConf.create(model), "planner")
+        assert e.value.key == "planner.model.override_config.attn_implementation"

@@ -76,26 +76,34 @@ def _check_models(config: DictConfig, rsim: Any) -> Iterator[Finding]:
         yield fine(role, seen + (labels if role == "planner" and dialogue.constrained else ""))
 
 
+SUFFIXES = {"k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20, "g": 10**9, "G": 2**30}
+"""With which vLLM takes a number of bytes as text."""
 BUNDLE_CORES = 3
 """verl 0.9.1 reserves as many cores for each GPU of a pool (``max_colocate_count``)."""
 
 
 def _check_cores(config: DictConfig) -> Iterator[Finding]:
-    """What Ray must have of cores to place a job of one node; with fewer it waits without end and without a word."""
-    ray, given = config.ray_kwargs.ray_init, os.environ.get("RAY_ADDRESS") or config.ray_kwargs.ray_init.get("address")
-    if given or config.trainer.nnodes > 1:
+    """What Ray must have of cores to place a job of one node; with fewer it waits, and does not say for what."""
+    from ray._private.utils import get_num_cpus  # what Ray takes a container's share to be
+
+    ray, pool, judge = config.ray_kwargs.ray_init, config.rsim.planner_pool, config.reward.reward_model
+    given = os.environ.get("RAY_ADDRESS") or ray.get("address")
+    if given or config.trainer.nnodes > 1 or (pool.enable and pool.nnodes > 1):
         return
-    apart = config.rsim.planner_pool.enable
-    gpus = config.trainer.n_gpus_per_node + (gpus_of(config, "planner") if apart else 0)
+    gpus = config.trainer.n_gpus_per_node + (gpus_of(config, "planner") if pool.enable else 0)
+    if judge.enable and judge.enable_resource_pool:
+        gpus += judge.n_gpus_per_node * judge.nnodes
+    if not cpu.is_chosen() and 0 < len(machine.gpus()) < gpus:
+        return  # its pools lie on several nodes
     units, key = config.transfer_queue.backend.SimpleStorage.num_data_storage_units, "num_data_storage_units"
-    storage, others = units + 1, 2  # with its controller; the trainer, and one that is free for actors to be placed
-    needed, found = storage + BUNDLE_CORES * gpus + others, ray.num_cpus or os.cpu_count() or 1
-    seen = f"{found}; {storage} for storage, {BUNDLE_CORES} for each of {gpus} GPUs and {others}: {needed}"
+    storage = units + 1  # with its controller
+    needed, found = storage + BUNDLE_CORES * gpus, int(ray.num_cpus or get_num_cpus())
+    seen = f"{found}; {storage} for storage and {BUNDLE_CORES} for each of {gpus} GPUs: {needed}"
     if found >= needed:
         yield fine("cores", seen)
         return
     fix = f"transfer_queue.backend.SimpleStorage.{key}=1" if units > 1 else f"ray_kwargs.ray_init.num_cpus={needed}"
-    yield broken("cores", f"{seen}; the job would wait without end", fix)
+    yield broken("cores", f"{seen}; Ray would wait for more", fix)
 
 
 def policies(config: DictConfig) -> list[str]:
@@ -144,19 +152,21 @@ def plan_of(config: DictConfig, role: str, *, frozen: bool) -> RolePlan:
         weights_offloaded=bool(actor.fsdp_config.param_offload) and not on_cpu,
         optimizer_offloaded=bool(actor.fsdp_config.optimizer_offload) and not on_cpu,
         server_bytes_allowed=round(rollout.gpu_memory_utilization * min((card.total for card in cards), default=0)),
-        cache_bytes=_cache_bytes(rollout) if on_cpu else 0,
+        cache_bytes=_cache_bytes(rollout, size.parameters * server_bytes) if on_cpu else 0,
         sleeps=bool(rollout.free_cache_engine),
         servers=max(1, ranks // rollout.tensor_model_parallel_size),
         bucket_bytes=min(bucket, size.parameters * server_bytes),
     )
 
 
-def _cache_bytes(rollout: DictConfig) -> int:
+def _cache_bytes(rollout: DictConfig, weights: int) -> int:
     """A server's KV cache on a CPU, in the order in which vLLM 0.27 looks."""
     if gib := os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
-        return int(gib) * GIB
+        return round(float(gib) * GIB)
     given = OmegaConf.select(rollout, "engine_kwargs.vllm.kv_cache_memory_bytes")
-    return given or round(rollout.gpu_memory_utilization * machine.memory().total)
+    if given is None:
+        return max(0, round(rollout.gpu_memory_utilization * machine.memory().total) - weights)
+    return given if isinstance(given, int) else round(float(given[:-1]) * SUFFIXES[given[-1]])
 
 
 def _compute_bytes(fsdp: DictConfig) -> int:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from packaging.version import InvalidVersion, Version
 
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 SEGMENTS = ("psm_*", "sem.mp-*")
@@ -50,8 +53,12 @@ def memory(meminfo: Path = Path("/proc/meminfo"), limits: tuple[str, ...] = CGRO
 
 
 def has_flash_attention() -> bool:
-    """Whether transformers finds flash attention: the package itself, or ``kernels``, which fetches it from the hub."""
-    return any(find_spec(package) for package in ("flash_attn", "kernels"))
+    """Whether transformers 5 finds flash attention: the package, or ``kernels``, which fetches it from the hub."""
+    for name, oldest in (("flash-attn", "2.3.3"), ("kernels", "0.10.2")):
+        with suppress(PackageNotFoundError, InvalidVersion):
+            if Version(version(name)) >= Version(oldest):
+                return True
+    return False
 
 
 def gpus() -> list[Gpu]:

@@ -226,6 +226,13 @@ def role_metrics(role: str, found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def longest_row(config: DictConfig, role: str, *, shared: bool) -> int:
+    """Tokens that the servers of ``role`` must take: its longest row's; with shared weights, both roles'."""
+    blocks = {"planner": config.planner, "reasoner": config.actor_rollout_ref}
+    rows = [block.rollout for name, block in blocks.items() if shared or name == role]
+    return max(row.prompt_length + row.response_length for row in rows)
+
+
 def planner_config(config: DictConfig) -> DictConfig:
     """The configuration of the planner's policy: the whole one, with the planner's block as ``actor_rollout_ref``."""
     derived = OmegaConf.create(OmegaConf.to_container(config, resolve=True))

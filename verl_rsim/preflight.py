@@ -193,7 +193,7 @@ def _servers_on_cpu(plan: RolePlan) -> list[Line]:
         Line(ALWAYS, f"{plan.role}'s server weights", weights,
              f"{count} * {plan.server_bytes} bytes", "a smaller model"),
         Line(ALWAYS, f"{plan.role}'s KV cache", plan.cache_bytes * plan.servers,
-             f"{plan.servers} * {cache}", f"lower {cache}"),
+             f"{plan.servers} * {cache}", f"lower {cache}, or VLLM_CPU_KVCACHE_SPACE, if it is set"),
         Line(ALWAYS, f"{plan.role}'s weight transfer", 2 * plan.bucket_bytes if plan.trained else 0,
              "2 * rollout.checkpoint_engine.update_weights_bucket_megabytes", "lower it"),
     ]  # fmt: skip

@@ -26,7 +26,7 @@ from verl_rsim.errors import ConfigError, JobDied, TrainingCollapsed
 from verl_rsim.group_reward import add_group_diversity
 from verl_rsim.guard import Action, Guard
 from verl_rsim.metrics import group_metrics
-from verl_rsim.policy import Policy, planner_config, role_metrics
+from verl_rsim.policy import Policy, longest_row, planner_config, role_metrics
 from verl_rsim.schedule import Stage, build_schedule
 from verl_rsim.tensor_file import read_tensors
 from verl_rsim.validation import validate_job
@@ -49,6 +49,10 @@ class RsimTrainer(Policy):
             for role, block in (("planner", config.planner), ("reasoner", config.actor_rollout_ref)):
                 constrained = role == "planner" and self.rsim.planner_decoding == "constrained"
                 block.model.model_type = "strategy_policy" if constrained else "language_model"
+                if (
+                    block.rollout.max_model_len is None
+                ):  # verl's is all that the model takes, and the cache must hold it
+                    block.rollout.max_model_len = longest_row(config, role, shared=self.rsim.shared_weights)
         derived = planner_config(config)
         super().__init__(config, self.own_role, frozen="reasoner" in self.rsim.frozen)
         self.split = self.rsim.planner_pool.enable

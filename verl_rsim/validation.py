@@ -193,7 +193,7 @@ def _check_policy(config: DictConfig, role: str, key: str, *, frozen: bool) -> N
     if not block.rollout.calculate_log_probs:
         raise ConfigError(f"{key}.rollout.calculate_log_probs", False, "must be true")
     check_batch_sizes(config, role, key, frozen=frozen)
-    if config.trainer.device == "cuda" and not frozen:
+    if config.trainer.device == "cuda" and not cpu.is_chosen() and not frozen:
         _check_attention(block.model, key)
     _check_context(block, block.rollout, key)
 

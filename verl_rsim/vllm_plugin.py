@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -9,7 +10,7 @@ import platform
 import signal
 from multiprocessing.process import BaseProcess
 
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 
 from verl_rsim.cpu import patches
 
@@ -33,12 +34,14 @@ def _avoid_lost_labels() -> None:
 
     The second one, the default there for Llama, Mistral and Qwen3, applies ``allowed_token_ids`` in a kernel with a
     race (vLLM's pull request 46245): some of the nine labels may be lost, and servers then sample from another
-    distribution than the one that is trained. Remove when verl asks for vLLM 0.27 or later.
+    distribution than the one that is trained. 0.27 has it mended; which version was the first to was not looked into.
+    Remove when verl asks for 0.27 or later.
     """
     import vllm
 
-    if Version(vllm.__version__).release < (0, 27):
-        os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
+    with contextlib.suppress(InvalidVersion):  # of a build of one's own
+        if Version(vllm.__version__).release < (0, 27):
+            os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
 
 
 def _die_with(parent: BaseProcess) -> None:
