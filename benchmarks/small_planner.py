@@ -19,11 +19,11 @@ def main(folder: str) -> None:
 
     large = str(home() / "models/smollm2")
     sizes = {"hidden_size": 192, "intermediate_size": 512, "num_attention_heads": 3, "num_key_value_heads": 1}
-    config = AutoConfig.from_pretrained(large, num_hidden_layers=10, **sizes)
+    config = AutoConfig.from_pretrained(large, num_hidden_layers=10, trust_remote_code=False, **sizes)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(large).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(large, trust_remote_code=False).save_pretrained(folder)
     print(f"{model.num_parameters() / 1e6:.1f} M parameters")
 
 
