@@ -144,7 +144,7 @@ def test_a_long_answer_is_refused_rather_than_cut(scorer):
 
 
 def test_a_time_out_is_a_verdict():
-    scorer = MathScorer(workers=1, timeout=0.3)
+    scorer = MathScorer(workers=1, timeout=2.0)
     assert scorer.score(r"\boxed{x+1+0}", "x+1").reason == "right"
     same = "(x+y+z+1)^{60}", "(x+y+z+1)^{40}(x^2+y^2+z^2+1+2xy+2xz+2x+2yz+2y+2z)^{10}"  # minutes, if it may
     assert scorer.score(rf"\boxed{{{same[0]}}}", same[1]).reason == "timeout"
