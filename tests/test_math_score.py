@@ -230,7 +230,7 @@ def test_the_tolerance_is_a_setting():
 
 
 def test_the_first_pair_does_not_pay_for_the_start():
-    scorer = MathScorer(workers=1, timeout=0.5)
+    scorer = MathScorer(workers=1, timeout=1.0)
     assert scorer.score(r"\boxed{1+x}", "x+1").reason == "right"
     scorer.close()
 
