@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from verl_rsim.reward.code_inside import HIDDEN
+from verl_rsim.reward.python_source import parse_source
 from verl_rsim.reward.verdict import TruthError
 
 _EVALUATORS = """
@@ -236,7 +237,7 @@ class _Counting(ast.NodeTransformer):
 
     @staticmethod
     def _reporting(node: ast.stmt, site: int) -> ast.AST:
-        body = ast.parse(
+        body = parse_source(
             f"try:\n {HIDDEN}mark__ = {HIDDEN}begin__()\nexcept BaseException as {HIDDEN}error__:\n"
             f" {HIDDEN}fail__({site}, {HIDDEN}error__)\nelse:\n {HIDDEN}ok__({site}, {HIDDEN}mark__)"
         ).body[0]

@@ -28,6 +28,7 @@ from typing import Any
 
 from verl_rsim.reward.code_checks import Unit, refuse_evaluation, units
 from verl_rsim.reward.code_inside import dump
+from verl_rsim.reward.python_source import parse_source
 from verl_rsim.reward.verdict import TruthError
 
 
@@ -113,7 +114,7 @@ def _name(row: dict, key: str) -> str:
 
 def _parse(source: str, what: str) -> ast.Module:
     try:
-        return ast.parse(source)
+        return parse_source(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise TruthError(f"ground truth has a {what} that is not Python ({error}): mend it") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 import time
@@ -11,6 +12,7 @@ import pytest
 from verl_rsim.reward.code_inside import dump, load, same
 from verl_rsim.reward.code_score import CodeScorer, extract_code, same_output
 from verl_rsim.reward.code_truth import parse_truth
+from verl_rsim.reward.python_source import parse_source
 from verl_rsim.reward.sandbox import Sandbox, SandboxError, SandboxLimits
 from verl_rsim.reward.verdict import TruthError
 
@@ -443,3 +445,32 @@ def test_callers_wait_for_their_turn_and_are_counted():
     scorer.close()
     with pytest.raises(SandboxError, match="closed"):
         scorer.score("def f(x): return x", json.dumps(ASSERTS))
+
+
+class Garbage:
+    """Is collected while something else goes on, and lets another thread run then, as Ray's objects do."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+    def __del__(self) -> None:
+        time.sleep(0.0002)
+
+
+def test_source_is_read_in_several_threads_whatever_is_collected_meanwhile():
+    """Without a lock CPython 3.11 raises SystemError in one of them, here as in a reward worker."""
+    together = threading.Barrier(4)
+
+    def read(_: int) -> None:
+        together.wait()
+        for _ in range(60):
+            parse_source("def g(a, b=1):\n    return [i for i in a if i > b]\n" * 60)
+            Garbage()
+
+    before = gc.get_threshold()
+    gc.set_threshold(50)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(read, range(4)))
+    finally:
+        gc.set_threshold(*before)
