@@ -182,14 +182,13 @@ ent = [e[len(e) - len(m) - 1:-1] for e, m in zip(entropies, masks)]
 noise = lambda v, size: v.detach() + size * torch.randn(len(v))
 old, ref = [noise(v, 0.5) for v in now], [noise(v, 1.0) for v in now]
 advantages = [torch.randn(()).expand(len(v)).clone() for v in now]
+first = masks[0].nonzero()[0]
+old[0][first], advantages[0][:] = now[0][first].detach() - 1.5, -1.0  # a ratio of 4.5, which the dual clip holds at 3
 for name, field in (("old_log_probs", old), ("ref_log_prob", ref), ("advantages", advantages),
                     ("prompts", [r[:len(r) - len(m)] for r, m in zip(rows, masks)]),
                     ("responses", [r[len(r) - len(m):] for r, m in zip(rows, masks)])):
     batch[name] = nest(field)
 tu.assign_non_tensor(batch, global_batch_size=len(rows), micro_batch_size_per_gpu=1)
-
-first = masks[0].nonzero()[0]
-old[0][first], advantages[0][:] = now[0][first].detach() - 1.5, -1.0  # a ratio of 4.5, which the dual clip holds at 3
 
 sums, tokens, clipped, held = [], [], 0, 0
 for v, e, o, r, adv, m in zip(now, ent, old, ref, advantages, masks):
