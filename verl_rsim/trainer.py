@@ -49,9 +49,7 @@ class RsimTrainer(Policy):
             for role, block in (("planner", config.planner), ("reasoner", config.actor_rollout_ref)):
                 constrained = role == "planner" and self.rsim.planner_decoding == "constrained"
                 block.model.model_type = "strategy_policy" if constrained else "language_model"
-                if (
-                    block.rollout.max_model_len is None
-                ):  # verl's is all that the model takes, and the cache must hold it
+                if block.rollout.max_model_len is None:  # to verl: all that the model takes, which a cache must hold
                     block.rollout.max_model_len = longest_row(config, role, shared=self.rsim.shared_weights)
         derived = planner_config(config)
         super().__init__(config, self.own_role, frozen="reasoner" in self.rsim.frozen)
