@@ -53,7 +53,7 @@ def test_action_positions_of_packed_and_padded_rows():
 
 
 SET_UP = '''
-import sys, torch
+import os, sys, torch
 from functools import partial
 from verl.utils import tensordict_utils as tu
 from verl.utils.dataset.dataset_utils import DatasetPadMode
@@ -64,7 +64,9 @@ from transformers import AutoModelForCausalLM
 
 path, strategy, packed, checkpointing, lora = sys.argv[1], sys.argv[2], *(a == "1" for a in sys.argv[3:6])
 model_type, param = sys.argv[7:9]
-torch.distributed.init_process_group("gloo", init_method="tcp://127.0.0.1:" + sys.argv[6], rank=0, world_size=1)
+rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+torch.distributed.init_process_group(
+    "gloo", init_method="tcp://127.0.0.1:" + sys.argv[6], rank=rank, world_size=ranks)
 mixed = {"param_dtype": param, "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 exact = param == "fp32"
 model = HFModelConfig(
@@ -74,7 +76,8 @@ model = HFModelConfig(
 engine = EngineRegistry.new(
     model_type=model_type, backend=strategy, model_config=model,
     engine_config=FSDPEngineConfig(
-        strategy=strategy, model_dtype="fp32", mixed_precision=mixed, use_torch_compile=False, use_orig_params=True),
+        strategy=strategy, model_dtype="fp32", mixed_precision=mixed, use_torch_compile=False,
+        use_orig_params=ranks == 1),
     optimizer_config=FSDPOptimizerConfig(lr=0.1, total_training_steps=4, clip_grad=1e9),
     checkpoint_config=CheckpointConfig(),
 )
@@ -83,7 +86,7 @@ engine.initialize()
 torch.manual_seed(3)
 labels = [model.tokenizer.encode(x, add_special_tokens=False)[0] for x in "123456789"]
 rows, masks = [], []
-for length, response, acts in ((12, 6, (0, 3, 5)), (9, 4, (3,)), (7, 2, ())):
+for length, response, acts in ((12, 6, (0, 3, 5)), (9, 4, (3,)), (7, 2, ()), (8, 3, (1,))):
     row = torch.randint(20, 200, (length,))
     mask = torch.zeros(response, dtype=torch.int64)
     for a in acts:
@@ -205,26 +208,49 @@ sums, tokens = torch.stack(sums), torch.stack(tokens)
 means = {"token-mean": sums.sum() / tokens.sum(), "seq-mean-token-sum": sums.sum() / len(rows),
          "seq-mean-token-mean": (sums / tokens.clamp(min=1)).sum() / len(rows)}
 means[aggregation].backward()
-gradients(partial(ppo_loss, config), {n: p.grad for n, p in reference.named_parameters()})
+wanted = {n: p.grad for n, p in reference.named_parameters()}
+batch = tu.chunk_tensordict(batch, ranks)[rank]
+if ranks == 1:
+    gradients(partial(ppo_loss, config), wanted)
+else:
+    with engine.eval_mode():
+        found = engine.forward_backward_batch(batch.clone(), None, forward_only=True)["model_output"]["log_probs"]
+    mine = torch.cat([v for i, v in enumerate(values) if i // (len(rows) // ranks) == rank]).detach()
+    torch.testing.assert_close(found.values().float() * (mine != 0), mine, atol=2e-5 if exact else 0.05, rtol=1e-4)
+    with engine.train_mode():
+        engine.optimizer_zero_grad()
+        engine.forward_backward_batch(batch.clone(), partial(ppo_loss, config), forward_only=False)
+        norm = float(engine.optimizer_step())
+    whole = torch.stack([g.norm() for g in wanted.values()]).norm().item()
+    assert abs(norm - whole) <= (1e-4 if exact else 0.03) * whole, (norm, whole)
 print("losses agree")
 """
 
 
-def run(tmp_path: Path, script: str, model: Path, strategy: str, flags: tuple[bool, ...], *rest: str) -> str:
-    """What a process of its own prints; the flags are packed, checkpointing and lora."""
+def run(
+    tmp_path: Path, script: str, model: Path, strategy: str, flags: tuple[bool, ...], *rest: str, ranks: int = 1
+) -> list[str]:
+    """What the processes of a job of their own print; the flags are packed, checkpointing and lora."""
     (tmp_path / "engine.py").write_text(SET_UP + script)
     port = str(20000 + os.getpid() % 20000)
     said = [str(model), strategy, *(str(int(flag)) for flag in flags), port, *rest]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(tmp_path / "engine.py"), *said],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env={**os.environ, "VERL_PLATFORM": "cpu", "RANK": "0", "WORLD_SIZE": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", str(tmp_path / "engine.py"), *said],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "VERL_PLATFORM": "cpu", "RANK": str(rank), "WORLD_SIZE": str(ranks)},
+        )
+        for rank in range(ranks)
+    ]
+    try:
+        ended = [job.communicate(timeout=300) for job in jobs]
+    finally:
+        for job in jobs:
+            job.kill()
+    assert not any(job.returncode for job in jobs), "\n".join(errors[-3000:] for _, errors in ended)
+    return [output for output, _ in ended]
 
 
 @pytest.mark.parametrize(
@@ -249,7 +275,7 @@ def test_the_engine_agrees_with_plain_torch(
 ):
     model = home / f"models/tiny-{family}"
     said = run(tmp_path, NUMERICS, model, strategy, (packed, checkpointing, lora), model_type, param)
-    assert "numerics agree" in said
+    assert "numerics agree" in said[0]
 
 
 @pytest.mark.parametrize(
@@ -269,4 +295,20 @@ def test_the_whole_loss_of_a_mini_batch_is_that_of_plain_torch(
     """Clipping, entropy, KL and aggregation, over micro-batches of one row; language_model is the reasoner's engine."""
     model = home / f"models/tiny-{family}"
     said = run(tmp_path, LOSS, model, "fsdp2", (True, False, False), model_type, "fp32", aggregation, divergence)
-    assert "losses agree" in said
+    assert "losses agree" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "family", "strategy", "param"),
+    [
+        ("strategy_policy", "llama", "fsdp", "fp32"),
+        ("shared_policy", "llama", "fsdp", "bf16"),
+    ],
+)
+def test_two_ranks_that_share_the_weights_agree_with_plain_torch(
+    home: Path, tmp_path, model_type, family, strategy, param
+):
+    """Flat parameters, sharded, and mixed precision: what a job on GPUs has unless it is told otherwise."""
+    said = run(tmp_path, LOSS, home / f"models/tiny-{family}", strategy, (True, True, False),
+               model_type, param, "token-mean", "low_var_kl", ranks=2)  # fmt: skip
+    assert ["losses agree" in each for each in said] == [True, True]
