@@ -12,8 +12,12 @@ PHASES = {
     "weight sync": "weight sync",
     "validation": "validation",
     "save": "save",
+    "planner's log-prob": "planner's log-probs",
+    "planner's update": "planner's update",
 }
-"""Of a step, as the watchdog calls them."""
+"""Of a step, as the watchdog calls them; log-prob and update are the reasoner's."""
+PLANNERS = ("planner's log-prob", "planner's update")
+"""Phases in which the planner's worker is hit alone."""
 WORKERS = {
     "agent loop worker": "agent loop worker",
     "reward worker": "reward worker",
@@ -84,8 +88,20 @@ class Case:
 
 
 CASES = [
-    *(Case(f"{what} {who}", phase) for what in ("kill", "stop") for who in WORKERS for phase in PHASES),
-    *(Case(f"{what} driver", phase) for what in ("terminate", "interrupt") for phase in PHASES),
+    *(
+        Case(f"{what} {who}", phase)
+        for what in ("kill", "stop")
+        for who in WORKERS
+        for phase in PHASES
+        if phase not in PLANNERS
+    ),
+    *(Case(f"{what} planner worker", phase) for what in ("kill", "stop") for phase in PLANNERS),
+    *(
+        Case(f"{what} driver", phase)
+        for what in ("terminate", "interrupt")
+        for phase in PHASES
+        if phase not in PLANNERS
+    ),
     *(Case(fault, "rollout") for fault in INSIDE if fault != "full disk"),
     Case("full disk", "save"),
     Case("stop reasoner engine", "rollout", thaw=10),

@@ -10,31 +10,26 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from cases import CASES, PHASES, Case
+from cases import CASES, PHASES, PLANNERS, Case
 from run import Row, read_rows
 
 from verl_rsim.report.tables import markdown_table
 
 WENT_ON = "on"
 NOT_RUN = ""
+LONG = 300
+"""Characters of an error that are shown."""
+COLUMNS = [phase for phase in PHASES if phase not in PLANNERS]
 
 
 def cell(case: Case, row: Row | None) -> str:
     """Seconds to the command's end, or "on"; a ``*`` if the fault came a phase later, and what is not as promised."""
     if row is None:
         return NOT_RUN
-    marks = [WENT_ON if row.outcome == "went on" else f"{row.seconds:.0f}" if row.outcome[:5] == "ended" else "hung"]
+    marks = [WENT_ON if row.outcome == "went on" else f"{row.seconds:.0f}"]
     if row.began and not row.began.endswith(f": {PHASES[case.phase]}"):
         marks[0] += "*"
-    if row.named is False:
-        marks.append("does not name it")
-    if row.left:
-        marks.append(f"leaves {len(row.left)}")
-    if row.resumed is None:
-        marks.append("not resumed")
-    elif row.resumed != row.saved:
-        marks.append(f"resumed from {row.resumed} of {row.saved}")
-    return ", ".join(marks)
+    return ", ".join([*marks, *row.unkept(case)])
 
 
 def grid(rows: dict[str, Row]) -> Iterator[str]:
@@ -43,12 +38,12 @@ def grid(rows: dict[str, Row]) -> Iterator[str]:
     cases = {(case.fault, case.phase): case for case in CASES if not case.thaw}
 
     def line(fault: str) -> list[str]:
-        of_phases = (cases[fault, phase] for phase in PHASES)
+        of_phases = (cases[fault, phase] for phase in COLUMNS)
         return [fault, *(cell(case, rows.get(case.name)) for case in of_phases)]
 
-    yield markdown_table(("", *PHASES), map(line, signals))
+    yield markdown_table(("", *COLUMNS), map(line, signals))
     yield ""
-    others = [case for case in CASES if not case.signal or case.thaw]
+    others = [case for case in CASES if not case.signal or case.thaw or case.phase not in COLUMNS]
     yield markdown_table(("", "after, s"), ([case.name, cell(case, rows.get(case.name))] for case in others))
 
 
@@ -56,7 +51,9 @@ def said(row: Row) -> str:
     """Its error without what differs from run to run and without Ray's explanation."""
     text = re.sub(r"(is dead) because.*", r"\1 ...", row.said).replace(" (rsim.watchdog.stall_seconds)", "")
     text = re.sub(r"(_\d+_|_)[0-9a-f]{8}\b", r"\1...", text)
-    return f"`{text if len(text) < 300 else text[:300] + '...'}`"
+    text = re.sub(r"\w+(WorkerDict_)", r"...\1", text)
+    text = re.sub(r"(process |-CONT )\d+", r"\1...", text)
+    return f"`{text if len(text) < LONG else text[:LONG] + '...'}`"
 
 
 def errors(rows: dict[str, Row]) -> str:

@@ -1,11 +1,12 @@
 """Breaks a training job in every way of cases.py, with real processes, and looks at what comes of it.
 
-    python tests/faults/run.py FOLDER [CASE ...] [--list]
+    python tests/faults/run.py FOLDER [CASE ...] [--list] [--compare]
 
 A case is a job of two tiny models that resumes from the last checkpoint in ``FOLDER``, so each shows that the one
-before left it intact; the last one, ``no fault``, shows it of the last fault. Takes two to four minutes a case. Writes
-``FOLDER/rows.json`` and ``FOLDER/table.md``; a case that is there already is run again. Linux only; a full disk needs
-root, for a file system in memory.
+before left it intact; the last one, ``no fault``, shows it of the last fault. With ``--compare`` one more job does all
+those steps from the beginning, without a fault: it must have the same numbers. Takes two to four minutes a case. Writes
+``FOLDER/rows.json`` and ``FOLDER/table.md``; a case that is there already is run again. Exit status 1 if anything is
+not as promised. Linux only; a full disk needs root, for a file system in memory.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import psutil
@@ -40,7 +42,19 @@ LITTLE = 0.05
 """Seconds after a phase's beginning at which the fault comes."""
 LEFT = 20
 """Seconds after which no process may be left."""
+PROMISED, LATER = 60, {"stop raylet": 75, "stop storage unit": 75}
+"""Seconds from the fault to the end; Ray gives up a raylet after 60 of its own, TransferQueue its storage after ten."""
+SHARED = 1.0
+"""MiB of shared memory that may be left."""
+GOES_ON = ("stop driver",)
+"""Faults that training survives; so it does a stop that ends."""
+SAME = ("planner/loss", "reasoner/loss", "planner/grad_norm", "reasoner/grad_norm", "planner/reward",
+        "reasoner/reward", "planner/entropy", "reasoner/entropy", "rsim/turns", "rsim/step_tokens")  # fmt: skip
+TOLERANCE = 1e-4
+"""Relative difference that numbers of two jobs may have."""
 DISK = "400m"
+LONG = 400
+"""Characters of an error that are kept."""
 OUTSIDE = (
     r"Raylet is terminated\. Termination is unexpected\.",
     r"the trainer's process .* has given no sign of life.*$",
@@ -50,6 +64,7 @@ OUTSIDE = (
 OVERRIDES = (
     f"rsim.watchdog.stall_seconds={STALL}",
     "rsim.schedule=joint",
+    "rsim.deterministic=true",
     "rsim.guard.ppo_kl={action:off}",
     "reward.reward_manager.name=naive",
     f"reward.custom_reward_function.path={HERE / 'faulty_reward.py'}",
@@ -75,6 +90,7 @@ class Row:
         shared: MiB of shared memory left behind.
         saved: the last checkpoint's step when the job was gone.
         resumed: the step a job of afterwards resumed from; None until there was one.
+        numbers: by step, what must be as in a job without faults.
     """
 
     case: str
@@ -87,6 +103,30 @@ class Row:
     shared: float = 0.0
     saved: int = 0
     resumed: int | None = None
+    numbers: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def unkept(self, case: Case) -> list[str]:
+        """What is not as promised."""
+        found = []
+        if self.outcome in ("hung", "did not start"):
+            found.append(self.outcome)
+        elif (self.outcome == "went on") != (case.fault in GOES_ON or case.thaw is not None):
+            found.append(f"unexpected: {self.outcome}")
+        elif self.outcome == "ended with status 0":
+            found.append("as if nothing had happened")
+        if self.seconds > LATER.get(case.fault, PROMISED):
+            found.append("late")
+        if self.named is False:
+            found.append("does not name it")
+        if self.left:
+            found.append(f"leaves {len(self.left)}")
+        if self.shared > SHARED:
+            found.append(f"leaves {self.shared:.0f} MiB")
+        if self.resumed is None:
+            found.append("not resumed")
+        elif self.resumed != self.saved:
+            found.append(f"resumed from {self.resumed} of {self.saved}")
+        return found
 
     def cells(self) -> tuple[str, ...]:
         """As in the table."""
@@ -133,8 +173,45 @@ def run(case: Case | None, folder: Path) -> tuple[Row, int | None]:
     if case and case.says and row.outcome != "went on":
         row.named = bool(re.search(case.says, row.said))
     row.shared, row.saved = (shared_memory() - shared) / 2**20, _saved(folder)
+    row.numbers = _numbers(job)
     found = re.search(r"Resumed both policies.*\(step (\d+)\)", log)
     return row, int(found[1]) if found else (0 if "step 1: rollout" in log else None)
+
+
+def uninterrupted(folder: Path, steps: int) -> dict[str, dict[str, float]]:
+    """The numbers of a job of so many steps that nothing happens to."""
+    whole = folder / "whole"
+    job = Job(whole, home(), "whole", *OVERRIDES, "trainer.save_freq=-1", f"trainer.total_training_steps={steps}",
+              environment={"RSIM_FAULTS": str(folder / "inside")}, inside=HERE)  # fmt: skip
+    (folder / "inside/fault").unlink(missing_ok=True)
+    try:
+        status = job.wait(START + 60 * steps)
+    finally:
+        job.stop()
+    if status:
+        raise SystemExit(f"the job without faults ended with exit status {status}:\n{job.log()[-3000:]}")
+    return _numbers(job)
+
+
+def compare(rows: list[Row], whole: dict[str, dict[str, float]]) -> tuple[int, float, list[str]]:
+    """How many steps of ``rows`` are also in ``whole``, the largest relative difference, and what differs."""
+    steps, largest, differ = 0, 0.0, []
+    for row in rows:
+        for step, numbers in row.numbers.items():
+            if step not in whole:
+                continue
+            steps += 1
+            for name, value in numbers.items():
+                wanted = whole[step].get(name, math.nan)
+                gap = abs(value - wanted) / max(abs(wanted), 1e-2)
+                largest = max(largest, gap)
+                if not gap <= TOLERANCE:
+                    differ.append(f"{row.case}, step {step}: {name} is {value}, and {wanted} without faults")
+    return steps, largest, differ
+
+
+def _numbers(job: Job) -> dict[str, dict[str, float]]:
+    return {str(step): {name: found[name] for name in SAME if name in found} for step, found in job.metrics().items()}
 
 
 def _saved(folder: Path) -> int:
@@ -221,7 +298,8 @@ def _error(log: str) -> str:
         if said := re.search(outside, plain, re.MULTILINE):
             return said[0]
     lines = re.findall(r"^(?:[\w.]+\.)?(\w*(?:Error|Died|Collapsed|Exception)\b.*)$", plain, re.MULTILINE)
-    return lines[-1][:400].replace("|", "/") if lines else ""
+    said = lines[-1].replace("|", "/") if lines else ""
+    return said if len(said) < LONG else said[:LONG] + "..."
 
 
 @contextlib.contextmanager
@@ -243,8 +321,9 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("case", nargs="*", help="as --list writes them; default: all")
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--compare", action="store_true", help="at the end, with a job that nothing happens to")
     asked = parser.parse_args()
-    known = {case.name: case for case in CASES} | {"no fault": None}
+    known: dict[str, Case | None] = {case.name: case for case in CASES} | {"no fault": None}
     if asked.list or not set(asked.case) <= set(known):
         print("\n".join(known))
         return int(not asked.list)
@@ -252,16 +331,29 @@ def main() -> int:
     rows: dict[str, Row] = {}
     with contextlib.suppress(FileNotFoundError):
         rows = read_rows(folder)
+    now, failed = [], False
     with _small_disk(folder / "checkpoints"):
         for name in asked.case or known:
             row, resumed = run(known[name], folder)
-            for before in rows.values():
-                before.resumed = resumed if before.resumed is None else before.resumed
+            for before in now[-1:]:
+                before.resumed = resumed
+            now.append(row)
             rows.pop(name, None)
             rows[name] = row
             _write(rows, folder)
             print(f"| {' | '.join(row.cells())} |", flush=True)
-    return int(any(row.outcome in ("hung", "did not start") or row.left for row in rows.values()))
+        steps = _saved(folder)
+    for row in now:
+        case = known[row.case]
+        if case and (unkept := row.unkept(case)):
+            failed = True
+            print(f"{row.case}: {'; '.join(unkept)}")
+    if asked.compare:
+        seen, largest, differ = compare(now, uninterrupted(folder, steps))
+        print(f"{seen} steps compared with those of a job without faults: largest relative difference {largest:.1e}")
+        print(*differ, sep="\n")
+        failed |= bool(differ) or not seen
+    return int(failed)
 
 
 def read_rows(folder: Path) -> dict[str, Row]:
