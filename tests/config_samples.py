@@ -158,6 +158,7 @@ def good_values(random: Random) -> dict[str, Any]:
         "rsim.guard.step_length.steps": small(1, 9),
         "rsim.console": random.choice(["verl", "summary"]),
         "rsim.watchdog.stall_seconds": random.choice(["10", "0.5", "1e5"]),
+        "rsim.watchdog.phase_seconds": random.choice(["{}", "{save:600}", "{weight_sync:60,update:0.5}"]),
         "rsim.episode_log.train_share": share(0, 1),
         "rsim.episode_log.folder": random.choice(["null", "episodes"]),
         "planner.rollout.temperature": share(0.1, 2),

@@ -197,6 +197,20 @@ def test_a_stall_names_whom_the_interactions_wait_for(agent):
         watchdog(agent, 0.3).run(lambda: time.sleep(5))
 
 
+def test_a_phase_may_have_a_bound_of_its_own(agent):
+    watched = watchdog(agent, 60.0)
+    watched.phase_seconds = {"save": 0.3}
+
+    def work():
+        watched.progress("step 1: rollout", "rollout")
+        time.sleep(1)
+        watched.progress("step 1: save", "save")
+        time.sleep(5)
+
+    with pytest.raises(JobDied, match=r"in phase 'step 1: save' \(rsim.watchdog.phase_seconds.save\)"):
+        watched.run(work)
+
+
 def test_a_stall_names_the_worker_that_was_stopped(agent, cluster, monkeypatch):
     monkeypatch.setattr("verl_rsim.culprit.ANSWER_SECONDS", 0.5)
     pid = cluster.get(agent.pid.remote())

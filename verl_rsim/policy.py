@@ -140,8 +140,8 @@ class Policy(PPOTrainerSync):
 
     # ---- update -----------------------------------------------------------------------------------------------------
 
-    def begins(self, what: str) -> None:
-        """Called with what of a step comes next; the leader tells its watchdog."""
+    def begins(self, what: str, role: str = "") -> None:
+        """Called with what of a step comes next, and whose; the leader tells its watchdog."""
 
     def learn(self, rows: KVBatchMeta, weight: float, metrics: dict[str, Any], timing: dict[str, float]) -> KVBatchMeta:
         """Old log-probs, reference, advantages times ``weight``, update. A weight of 0 costs nothing.
@@ -161,7 +161,7 @@ class Policy(PPOTrainerSync):
         found: dict[str, Any] = {}
         rows.extra_info["temperature"] = self.config.actor_rollout_ref.rollout.temperature
         rows = self._balance_batch(rows, metrics=found)
-        (self.leader or self).begins(f"{self.role}'s log-probs")
+        (self.leader or self).begins("log-probs", self.role)
         with marked_timer(f"{self.role}/old_log_prob", timing):
             rows = self._compute_old_log_prob(rows, metrics=found)
         if self.use_reference_policy:
@@ -169,7 +169,7 @@ class Policy(PPOTrainerSync):
                 rows = self._compute_ref_log_prob(rows, metrics=found)
         with marked_timer(f"{self.role}/adv", timing):
             rows = self._compute_advantage(rows, metrics=found)
-        (self.leader or self).begins(f"{self.role}'s update")
+        (self.leader or self).begins("update", self.role)
         with marked_timer(f"{self.role}/update", timing):
             rows = self._update_actor(rows, metrics=found)
             self.actor_rollout_wg.release_memory()

@@ -16,9 +16,11 @@ from verl_rsim.errors import ConfigError
 from verl_rsim.guard import GuardConfig
 from verl_rsim.reward.answers import AnswerType
 from verl_rsim.reward.sandbox import BACKENDS
-from verl_rsim.value_kinds import INTEGER, NUMBER
+from verl_rsim.value_kinds import INTEGER, NUMBER, POSITIVE
 
 ROLES = ("planner", "reasoner")
+PHASES = ("rollout", "log_probs", "update", "save", "weight_sync", "validation", "metrics")
+"""Of a step, which the watchdog bounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,15 @@ class WatchdogConfig:
     poll_seconds: float = 2.0
     start_seconds: float = 1800.0
     stall_seconds: float = 3600.0
+    phase_seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self):
+        for name in ("poll_seconds", "start_seconds", "stall_seconds"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"rsim.watchdog.{name}", getattr(self, name), "must be above 0 seconds")
+        for phase, seconds in self.phase_seconds.items():
+            _one_of("rsim.watchdog.phase_seconds", phase, list(PHASES))
+            POSITIVE.check(f"rsim.watchdog.phase_seconds.{phase}", seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +197,6 @@ class RsimConfig:
                 "rsim.shared_weights has one model, on the GPUs of one; set it to false",
             )
         _at_least("rsim.reward.max_repeats", self.reward.max_repeats, 0)
-        for name in ("poll_seconds", "start_seconds", "stall_seconds"):
-            if getattr(self.watchdog, name) <= 0:
-                raise ConfigError(f"rsim.watchdog.{name}", getattr(self.watchdog, name), "must be above 0 seconds")
         if self.sample_poll_seconds <= 0:
             raise ConfigError("rsim.sample_poll_seconds", self.sample_poll_seconds, "must be above 0 seconds")
 

@@ -62,6 +62,7 @@ class RsimTrainer(Policy):
             lambda: [(policy.role, server) for policy in self.policies for server in policy.servers()],
             limits.poll_seconds,
             limits.stall_seconds,
+            limits.phase_seconds,
         )
         self.replay_buffer = RsimSampler(self.replay_buffer, self.rsim.sample_poll_seconds, self.watchdog)
         self._start_seconds = limits.start_seconds
@@ -148,9 +149,11 @@ class RsimTrainer(Policy):
         if self.rsim.console == "summary" and "console" in self.logger.logger:
             self.logger.logger["console"] = StepConsole(self.total_training_steps)
 
-    def begins(self, what: str) -> None:
+    def begins(self, what: str, role: str = "") -> None:
         """Tell the watchdog."""
-        self.watchdog.progress(f"step {self.global_steps}: {what}")
+        whose = f"{role}'s " if role else ""
+        kind = what.replace(" ", "_").replace("-", "_")
+        self.watchdog.progress(f"step {self.global_steps}: {whose}{what}", kind)
 
     # ---- step -------------------------------------------------------------------------------------------------------
 

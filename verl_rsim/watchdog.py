@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -61,22 +62,30 @@ class Watchdog:
         servers: gives the rollout servers' actor handles, by role.
         poll_seconds: time between two looks.
         stall_seconds: longest time without progress.
+        phase_seconds: the same of single phases, by :data:`verl_rsim.settings.PHASES`.
 
     Attributes:
         titles: what errors call actors, by their ids; others go by their names.
         agents: the agent loops' workers, which know whom interactions wait for.
     """
 
-    def __init__(self, servers: Callable[[], Iterable[tuple[str, Any]]], poll_seconds: float, stall_seconds: float):
+    def __init__(
+        self,
+        servers: Callable[[], Iterable[tuple[str, Any]]],
+        poll_seconds: float,
+        stall_seconds: float,
+        phase_seconds: Mapping[str, float] = MappingProxyType({}),
+    ):
         self.servers, self.poll_seconds, self.stall_seconds = servers, poll_seconds, stall_seconds
+        self.phase_seconds = phase_seconds
         self.titles: Mapping[str, str] = {}
         self.agents: Sequence[Any] = ()
         self._seen: set[str] = set()  # actors that have lived
-        self._progress, self._phase = time.monotonic(), "start"
+        self._phase = ("start", "", time.monotonic())
 
-    def progress(self, phase: str) -> None:
-        """Note that ``phase`` begins; the time limit starts again."""
-        self._progress, self._phase = time.monotonic(), phase
+    def progress(self, phase: str, kind: str = "") -> None:
+        """Note that ``phase`` begins, of a kind that ``phase_seconds`` may bound; the time limit starts again."""
+        self._phase = (phase, kind, time.monotonic())  # at once: another thread reads it
 
     def run(self, work: Callable[[], Any], *, watch_actors: bool = True) -> Any:
         """Do ``work`` in a thread of its own; return its result or raise its error.
@@ -84,7 +93,7 @@ class Watchdog:
         Raises:
             JobDied: a process died or nothing moved for too long. The thread is left behind; end the process.
         """
-        self.progress(self._phase)
+        self.progress(*self._phase[:2])
         self._seen = (
             {key for key, actor in job_actors().items() if actor["State"] == "ALIVE"} if watch_actors else set()
         )
@@ -107,9 +116,11 @@ class Watchdog:
             raise
 
     def _check_stall(self) -> None:
-        waited = time.monotonic() - self._progress
-        if waited > self.stall_seconds:
-            said = f"nothing moved for {waited:.0f} s in phase {self._phase!r} (rsim.watchdog.stall_seconds)"
+        phase, kind, began = self._phase
+        waited = time.monotonic() - began
+        if waited > self.phase_seconds.get(kind, self.stall_seconds):
+            key = f"phase_seconds.{kind}" if kind in self.phase_seconds else "stall_seconds"
+            said = f"nothing moved for {waited:.0f} s in phase {phase!r} (rsim.watchdog.{key})"
             stopped = (
                 f"{who} is stopped (process {pid}; kill -CONT {pid} lets it go on)"
                 for pid, who in culprit.stopped(self._processes())
@@ -145,7 +156,7 @@ class Watchdog:
                 cause = " ".join(str(actor.get("DeathCause") or "no cause given").split())
                 told = re.search('error_message: "([^"]*)', cause)
                 cause = told[1] if told else cause
-                raise JobDied(f"{self._title(key, actor)} died in phase {self._phase!r}: {cause[:500]}")
+                raise JobDied(f"{self._title(key, actor)} died in phase {self._phase[0]!r}: {cause[:500]}")
         self._check_engines()
 
     def failures(self) -> str:
@@ -161,9 +172,9 @@ class Watchdog:
             try:
                 error = ray.get(answer)
             except ray.exceptions.RayActorError as gone:
-                raise JobDied(f"{role} server: died in phase {self._phase!r}: {gone}") from None
+                raise JobDied(f"{role} server: died in phase {self._phase[0]!r}: {gone}") from None
             if error:
-                raise JobDied(f"{role} server: {error} in phase {self._phase!r}")
+                raise JobDied(f"{role} server: {error} in phase {self._phase[0]!r}")
 
 
 def _complete(future: Future, work: Callable[[], Any]) -> None:
