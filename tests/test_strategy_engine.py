@@ -160,11 +160,15 @@ for name, wanted in (("log_probs", values), ("entropy", entropies)):
     found = got[name].values() if model_type == "strategy_policy" else got[name].values() * generated
     torch.testing.assert_close(found.float(), torch.cat(wanted).detach(), atol=2e-5 if exact else 0.05, rtol=1e-4)
 
+updating = []
 def loss(model_output, data, dp_group=None):
+    updating.append(model_output["log_probs"].values().detach())
     return -model_output["log_probs"].values()[generated].sum(), {}
 
 (-torch.cat(values).sum()).backward()
 gradients(loss, {n: p.grad for n, p in reference.named_parameters()})
+# each token's ratio in the first mini-batch, whose old log-probs were computed without gradients
+torch.testing.assert_close((updating[0] - got["log_probs"].values()).exp()[generated], torch.ones(generated.sum()))
 if strategy == "fsdp2":  # verl cannot sync the weights of the first FSDP on a CPU; jobs refuse it there
     names = {n for n, _ in engine.get_per_tensor_param()[0]}
     assert not any("label_ids" in n for n in names)

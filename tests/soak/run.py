@@ -2,10 +2,11 @@
 
     python tests/soak/run.py FOLDER [--steps 200] [hydra overrides]
 
-Samples every few seconds: memory (PSS) and open files by process, shared memory; after each step: TransferQueue's keys,
-the trainer's references to Ray's objects, what its object store holds. Prints the median of the second fifth of the
-steps and of the last fifth, and exits with status 1 if something grew. Saves and validates every ten steps. A folder
-in which a run is complete is read, not trained again. Linux only; about twenty minutes on two cores.
+Samples every few seconds: number, memory (PSS) and open files of processes by kind, shared memory; after each step:
+TransferQueue's keys, the trainer's references to Ray's objects, what its object store holds. Prints the median of the
+second fifth of the steps and of the last fifth, and how far the servers' log-probs were from the trainer's at most.
+Exit status 1 if something grew, or if they differ. Saves and validates every ten steps. A folder in which a run is
+complete is read, not trained again. Linux only; about twenty-five minutes on two cores.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import statistics
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -31,7 +32,9 @@ from verl_rsim.folders import home  # noqa: E402
 SECONDS = 5.0
 STEP_SECONDS = 60
 """A step takes no longer; all of the job's start, ten times as long."""
-MEMORY, FILES = "memory, MiB", "open files"
+MEMORY, FILES, PROCESSES = "memory, MiB", "open files", "processes"
+GAP = 1e-4
+"""Of a log-prob in float32 on both sides."""
 GROWTH = {
     MEMORY: (0.05, 50),
     FILES: (0.0, 5),
@@ -58,6 +61,7 @@ def held(job: Job) -> Counter[str]:
             name = process.cmdline()[0].split("/")[-1].split(" ")[0].partition(".")[0]  # Ray appends the method at work
             found[f"{MEMORY}: {name}"] += process.memory_full_info().pss / 2**20
             found[f"{FILES}: {name}"] += process.num_fds()
+            found[f"{PROCESSES}: {name}"] += 1
     found["shared memory, MiB"] = shared_memory() / 2**20
     return found
 
@@ -82,15 +86,20 @@ def train(folder: Path, steps: int, overrides: list[str]) -> None:
 
 
 def series(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """What was held, with the step."""
-    found = defaultdict(list)
+    """What was held, with the step; 0 when no process of a kind was there."""
+    found = {}
     for name in ("samples.jsonl", "steps.jsonl"):
-        for line in (folder / name).read_text().splitlines():
-            record = json.loads(line)
-            step = record.pop("step")
-            for quantity, value in record.items():
-                found[quantity].append((step, value))
-    return dict(found)
+        records = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        for quantity in set().union(*records) - {"step"}:
+            found[quantity] = [(record["step"], record.get(quantity, 0)) for record in records]
+    return found
+
+
+def gaps(folder: Path) -> dict[str, float]:
+    """Over all steps, how far a log-prob of a role's server was from the trainer's at most."""
+    records = [json.loads(line)["data"] for line in (folder / "job.jsonl").read_text().splitlines()]
+    names = [f"{role}/log_prob_gap/max" for role in ("planner", "reasoner")]
+    return {name: max(record[name] for record in records if name in record) for name in names}
 
 
 def grew(quantity: str, early: float, late: float) -> bool:
@@ -118,11 +127,14 @@ def main() -> int:
     for quantity, values in sorted(series(folder).items()):
         early = [value for step, value in values if steps // 5 <= step < steps * 2 // 5]
         late = [value for step, value in values if steps * 4 // 5 <= step]
-        if not early or not late:  # processes of a moment
-            continue
         first, last = statistics.median(early), statistics.median(late)
+        if not first and not last:  # processes of a moment
+            continue
         failed |= (more := grew(quantity, first, last))
         print(f"| {quantity} | {first:.0f} | {last:.0f} | {'yes' if more else 'no'} |")
+    for name, gap in gaps(folder).items():
+        failed |= not gap <= GAP
+        print(f"{name}: {gap:.1e} in {steps} steps")
     return int(failed)
 
 
