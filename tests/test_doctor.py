@@ -90,6 +90,8 @@ def test_segments_that_a_process_maps_are_not_left_over(tmp_path):
 
 
 def test_the_gpus_are_what_nvidia_smi_says(tmp_path, monkeypatch):
+    from verl_rsim import doctor_job
+
     program = tmp_path / "nvidia-smi"
     monkeypatch.setenv("PATH", str(tmp_path))
     assert machine.gpus() == []
@@ -99,6 +101,10 @@ def test_the_gpus_are_what_nvidia_smi_says(tmp_path, monkeypatch):
     program.write_text("#!/bin/sh\necho 'no driver' >&2; exit 9\n")
     with pytest.raises(RuntimeError, match="no driver"):
         machine.gpus()
+    program.write_text("#!/bin/sh\necho 'NVIDIA GB10, [N/A], [N/A]'\n")
+    with pytest.raises(RuntimeError, match=r"shows no memory: NVIDIA GB10, \[N/A\]"):
+        machine.gpus()
+    assert doctor_job._cards() == [], "the check of the hardware has said so"
 
 
 def test_on_a_gpu_the_servers_take_their_share_of_it(home, monkeypatch):

@@ -15,9 +15,9 @@ import pytest
 DRIVER = """
 import os, signal, sys
 import ray
-import verl_rsim.plugin
 from verl_rsim import leaving
 
+leaving.leave_in_time()
 leaving.LEAVE_SECONDS = 3.0
 ray.init({where}, include_dashboard=False, logging_level="error")
 ray.get(ray.remote(lambda: 1).remote())

@@ -131,11 +131,18 @@ print(time.process_time() - busy < 0.3, time.monotonic() - start < 3)
 
 
 @pytest.mark.parametrize(
-    ("version", "set_before", "then"),
-    [("0.24.0", None, "0"), ("0.26.1+cu130", None, "0"), ("0.24.0", "1", "1"), ("0.27.0", None, "None")],
+    ("version", "ours", "set_before", "then"),
+    [
+        ("0.24.0", "RSIM_JOB", None, "0"),
+        ("0.26.1+cu130", "RSIM_ENGINES_DIE_WITH_PARENT", None, "0"),
+        ("0.24.0", "RSIM_JOB", "1", "1"),
+        ("0.27.0", "RSIM_JOB", None, "None"),
+        ("0.24.0", "ANOTHERS_JOB", None, "None"),
+    ],
 )
-def test_the_model_runner_that_loses_labels_is_avoided(monkeypatch, version, set_before, then):
-    """With the version verl asks for on a GPU; what the user set stays."""
+def test_the_model_runner_that_loses_labels_is_avoided(monkeypatch, version, ours, set_before, then):
+    """With the version verl asks for on a GPU; what the user set stays, and so do the jobs of others."""
+    monkeypatch.setenv(ours, "1")
     monkeypatch.delenv("VLLM_USE_V2_MODEL_RUNNER", raising=False)
     if set_before:
         monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", set_before)

@@ -52,6 +52,12 @@ def test_the_menu_names_each_strategy_by_its_label():
     assert "Why?" in text
 
 
+def test_a_question_with_an_image_is_refused():
+    content = [{"type": "image"}, {"type": "text", "text": "What is this?"}]
+    with pytest.raises(ValueError, match=r"an interaction is text, and a message .* holds \[{'type': 'image'}"):
+        planner_messages([{"role": "user", "content": content}])
+
+
 @pytest.mark.parametrize("name", ["llama", "qwen2"])
 def test_ids_of_a_chat_are_the_tokenizers_own(tokenizers, name):
     tokenizer = tokenizers[name]

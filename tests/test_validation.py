@@ -73,6 +73,26 @@ CASES = {
         "actor_rollout_ref.actor.ppo_mini_batch_size",
         "it must be a multiple of 3, the data-parallel ranks of this policy",
     ),
+    "a row longer than a micro-batch": (
+        ["planner.actor.ppo_max_token_len_per_gpu=1400"],
+        "planner.actor.ppo_max_token_len_per_gpu",
+        "allow rows of 1456 tokens; raise it to 1456",
+    ),
+    "the same of log-probs alone": (
+        ["planner.rollout.log_prob_max_token_len_per_gpu=1000"],
+        "planner.rollout.log_prob_max_token_len_per_gpu",
+        "allow rows of 1456 tokens; raise it to 1456",
+    ),
+    "the same of the reference": (
+        ["planner.actor.use_kl_loss=true", "planner.ref.log_prob_max_token_len_per_gpu=1000"],
+        "planner.ref.log_prob_max_token_len_per_gpu",
+        "raise it to 1456",
+    ),
+    "the same of shared weights": (
+        [*SHARED, "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=1400"],
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu",
+        "allow rows of 1456 tokens",
+    ),
     "micro-batches that do not fit": (
         ["planner.actor.use_dynamic_bsz=false", "planner.actor.ppo_micro_batch_size_per_gpu=3"],
         "planner.actor.ppo_micro_batch_size_per_gpu",
@@ -143,7 +163,7 @@ CASES = {
         "must be False with constrained decoding",
     ),
     "shared weights, the planner's context": (
-        [*SHARED, "planner.rollout.response_length=4000"],
+        [*SHARED, "planner.rollout.response_length=4000", "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=5200"],
         "planner.rollout.response_length",
         "the model takes 2048",
     ),
@@ -307,3 +327,68 @@ def test_training_with_flash_attention_needs_it(monkeypatch, model, fits):
         ) as e:
             validation._check_attention(OmegaConf.create(model), "planner")
         assert e.value.key == "planner.model.override_config.attn_implementation"
+
+
+def test_servers_of_both_roles_must_fit_on_the_same_gpus():
+    from omegaconf import OmegaConf
+
+    from verl_rsim import validation
+    from verl_rsim.errors import ConfigError
+
+    def shares(planner: float, reasoner: float):
+        blocks = {"planner": planner, "actor_rollout_ref": reasoner}
+        return OmegaConf.create({key: {"rollout": {"gpu_memory_utilization": share}} for key, share in blocks.items()})
+
+    validation._check_memory_shares(shares(0.2, 0.7))
+    with pytest.raises(
+        ConfigError, match=r"both servers would hold 1\.05 of the same GPUs, and 0\.95 is the most"
+    ) as e:
+        validation._check_memory_shares(shares(0.2, 0.85))
+    assert e.value.key == "planner.rollout.gpu_memory_utilization"
+
+
+def test_models_with_positions_of_two_kinds_are_refused(monkeypatch):
+    from types import SimpleNamespace
+
+    from omegaconf import OmegaConf
+
+    from verl_rsim import validation
+    from verl_rsim.errors import ConfigError
+
+    class Processor:
+        get_rope_index = None
+
+    seeing = SimpleNamespace(
+        from_pretrained=lambda path, **_: SimpleNamespace(vision_config={} if "vl" in path else None)
+    )
+    monkeypatch.setattr(validation, "AutoConfig", seeing)
+    monkeypatch.setattr(validation, "hf_processor", lambda path, **_: Processor() if "mrope" in path else None)
+
+    def check(planner: str, reasoner: str):
+        models = {"planner": planner, "actor_rollout_ref": reasoner}
+        blocks = {key: {"model": {"path": path, "trust_remote_code": False}} for key, path in models.items()}
+        validation._check_positions(OmegaConf.create(blocks))
+
+    for pair in (("text", "other-text"), ("text", "vl-plain"), ("vl-mrope", "vl-mrope-7b")):
+        check(*pair)
+    for pair in (("text", "vl-mrope"), ("vl-mrope", "text")):
+        with pytest.raises(ConfigError, match="name two models of one kind") as e:
+            check(*pair)
+        assert e.value.key == "planner.model.path"
+
+
+@pytest.mark.parametrize("changed", [{"logits_scaling": 8.0}, {"final_logit_softcapping": 30.0}, {"logit_scale": 0.06}])
+def test_shared_weights_need_logits_as_the_head_makes_them(home, tmp_path, changed):
+    from hydra import compose, initialize_config_module
+
+    from verl_rsim import validation
+    from verl_rsim.errors import ConfigError
+
+    shutil.copytree(home / "models/tiny-llama", tmp_path / "model")
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    (tmp_path / "model/config.json").write_text(json.dumps(config | changed))
+    with initialize_config_module("verl_rsim.recipes.tiny", version_base=None):
+        job = compose("tiny", overrides=[*SHARED, f"actor_rollout_ref.model.path={tmp_path / 'model'}"])
+    with pytest.raises(ConfigError, match=f"its {next(iter(changed))} of .* changes logits after the head") as e:
+        validation._check_shared_weights(job)
+    assert e.value.key == "actor_rollout_ref.model.path"

@@ -13,6 +13,7 @@ import pytest
 from verl_rsim.culprit import stopped
 from verl_rsim.deadman import switch
 from verl_rsim.errors import JobDied
+from verl_rsim.settings import WatchdogConfig
 from verl_rsim.witness import ACCOUNT, blaming, waiting_for
 
 
@@ -60,11 +61,11 @@ def test_a_stopped_process_is_found_below_its_parent():
         parent.wait(10)
 
 
-SILENT = "has given no sign of life for 1 s (rsim.watchdog.stall_seconds)"
+SILENT = "has given no sign of life for 1 s (a.key)"
 SWITCH = """
 import os, sys, time
 from verl_rsim.deadman import switch
-with switch(1.0) as alive:
+with switch(1.0, "a.key") as alive:
     for _ in range(25):
         alive()
         time.sleep(0.1)
@@ -136,7 +137,7 @@ def test_an_actor_that_ended_on_purpose_is_told_from_one_that_died():
 
 
 def test_a_job_goes_on_without_its_guard():
-    with switch(1.0) as alive:
+    with switch(1.0, "a.key") as alive:
         for pid in _children(os.getpid()):
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.2)
@@ -184,10 +185,11 @@ def agent(cluster):
     cluster.kill(actor)
 
 
-def watchdog(agent, stall_seconds: float):
+def watchdog(agent, stall_seconds: float, **phase_seconds: float):
     from verl_rsim.watchdog import Watchdog, actor_id
 
-    found = Watchdog(lambda: [], poll_seconds=0.1, stall_seconds=stall_seconds)
+    limits = WatchdogConfig(poll_seconds=0.1, stall_seconds=stall_seconds, phase_seconds=phase_seconds)
+    found = Watchdog(lambda: [], limits)
     found.agents, found.titles = [agent], {actor_id(agent): "agent loop worker 0"}
     return found
 
@@ -198,8 +200,7 @@ def test_a_stall_names_whom_the_interactions_wait_for(agent):
 
 
 def test_a_phase_may_have_a_bound_of_its_own(agent):
-    watched = watchdog(agent, 60.0)
-    watched.phase_seconds = {"save": 0.3}
+    watched = watchdog(agent, 60.0, save=0.3)
 
     def work():
         watched.progress("step 1: rollout", "rollout")
@@ -209,6 +210,37 @@ def test_a_phase_may_have_a_bound_of_its_own(agent):
 
     with pytest.raises(JobDied, match=r"in phase 'step 1: save' \(rsim.watchdog.phase_seconds.save\)"):
         watched.run(work)
+
+
+def test_of_two_roles_at_once_each_has_its_own_bound(agent):
+    watched = watchdog(agent, 60.0, update=0.5)
+
+    def work(slow: str) -> str:
+        watched.progress("step 1: rollout", "rollout")
+        watched.progress("step 1: planner's update", "update", "planner")
+        watched.progress("step 1: reasoner's log-probs", "log_probs", "reasoner")
+        watched.done("planner")
+        time.sleep(1)
+        watched.progress(f"step 1: reasoner's {slow}", slow, "reasoner")
+        watched.progress("step 1: planner's log-probs", "log_probs", "planner")
+        time.sleep(1)
+        watched.done("planner")
+        watched.done("reasoner")
+        time.sleep(1)
+        return "done"
+
+    assert watched.run(lambda: work("log_probs")) == "done"
+    with pytest.raises(JobDied, match=r"in phase \"step 1: reasoner's update\" \(rsim.watchdog.phase_seconds.update\)"):
+        watched.run(lambda: work("update"))
+
+
+def test_a_start_that_takes_too_long_names_its_own_key(agent):
+    from verl_rsim.watchdog import Watchdog
+
+    with pytest.raises(JobDied, match=r"in phase 'start' \(rsim.watchdog.start_seconds\)"):
+        Watchdog(lambda: [], WatchdogConfig(poll_seconds=0.1, start_seconds=0.3)).run(
+            lambda: time.sleep(5), starting=True
+        )
 
 
 def test_a_stall_names_the_worker_that_was_stopped(agent, cluster, monkeypatch):
@@ -245,7 +277,7 @@ def test_a_worker_that_starts_later_is_watched_too(cluster):
     from verl_rsim.watchdog import Watchdog
 
     with pytest.raises(JobDied, match="actor Late died"):
-        Watchdog(lambda: [], poll_seconds=0.1, stall_seconds=60.0).run(work)
+        Watchdog(lambda: [], WatchdogConfig(poll_seconds=0.1)).run(work)
 
 
 def test_a_killed_worker_is_named(agent, cluster):

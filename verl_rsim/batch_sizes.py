@@ -25,9 +25,11 @@ def check_batch_sizes(config: DictConfig, role: str, key: str, *, frozen: bool) 
         ConfigError: what verl would refuse in a worker, some of it after a rollout.
     """
     _check_block(config, role, key)
-    _check_reference(config, role, key)
+    rows = (key, "planner") if config.rsim.shared_weights else (key,)
+    longest = max(config[each].rollout.prompt_length + config[each].rollout.response_length for each in rows)
+    _check_reference(config, role, key, longest)
     if not frozen:
-        _check_shares(config[key], key, config.data.train_batch_size, gpus_of(config, role))
+        _check_shares(config[key], key, gpus_of(config, role), longest)
 
 
 def _check_block(config: DictConfig, role: str, key: str) -> None:
@@ -50,12 +52,13 @@ def _check_block(config: DictConfig, role: str, key: str) -> None:
         raise ConfigError(f"{key}.actor", "{...}", f"verl refuses this block: {error}") from error
 
 
-def _check_shares(block: DictConfig, key: str, batch_size: int, n_gpus: int) -> None:
+def _check_shares(block: DictConfig, key: str, n_gpus: int, longest: int) -> None:
     """Check that GPUs can share an update's rows equally, in whole micro-batches; verl asserts it after a rollout."""
     actor, rollout = block.actor, block.rollout
     if actor.strategy not in ("fsdp", "fsdp2"):
         return
-    ranks = n_gpus // (actor.ulysses_sequence_parallel_size or 1)
+    parts = actor.ulysses_sequence_parallel_size or 1
+    ranks = n_gpus // parts
     rows = actor.ppo_mini_batch_size * rollout.n
     if rows % ranks:
         fix = f"times rollout.n={rollout.n} it must be a multiple of {ranks}, the data-parallel ranks of this policy"
@@ -63,42 +66,46 @@ def _check_shares(block: DictConfig, key: str, batch_size: int, n_gpus: int) -> 
     if actor.use_dynamic_bsz != rollout.log_prob_use_dynamic_bsz:
         fix = f"must equal {key}.actor.use_dynamic_bsz={actor.use_dynamic_bsz}"
         raise ConfigError(f"{key}.rollout.log_prob_use_dynamic_bsz", rollout.log_prob_use_dynamic_bsz, fix)
-    if actor.use_dynamic_bsz:
-        return
-    batch = _rows_of_batch(block, batch_size)
-    for name, of_rank, what in (
-        ("actor.ppo_micro_batch_size_per_gpu", rows // ranks, "a mini-batch"),
-        ("rollout.log_prob_micro_batch_size_per_gpu", batch // ranks, "the batch"),
-    ):
+    for name in ("actor.ppo_{}_per_gpu", "rollout.log_prob_{}_per_gpu"):
+        if actor.use_dynamic_bsz:
+            _check_room(block, key, name.format("max_token_len"), longest, parts)
+            continue
+        name = name.format("micro_batch_size")
         if not (held := OmegaConf.select(block, name)):
             raise ConfigError(f"{key}.{name}", held, f"set it, or {key}.actor.use_dynamic_bsz=true")
-        _check_divides(f"{key}.{name}", held, of_rank, what, ranks)
+        _check_divides(f"{key}.{name}", held, rows // ranks, ranks)
 
 
-def _check_divides(key: str, held: int, of_rank: int, what: str, ranks: int) -> None:
+def _check_divides(key: str, held: int, of_rank: int, ranks: int) -> None:
+    """A batch is as many mini-batches as there are rows for: questions may be lost."""
     if of_rank % held:
-        fix = f"must divide the {of_rank} rows of {what} on each of {ranks} data-parallel ranks; lower it"
+        fix = f"must divide the {of_rank} rows of a mini-batch on each of {ranks} data-parallel ranks; lower it"
         raise ConfigError(key, held, fix)
 
 
-def _rows_of_batch(block: DictConfig, batch_size: int) -> int:
-    """A policy's rows in a step: whole mini-batches, the last one filled up."""
-    mini_batch = block.actor.ppo_mini_batch_size
-    return -(-batch_size // mini_batch) * mini_batch * block.rollout.n
+def _check_room(block: DictConfig, key: str, name: str, longest: int, parts: int) -> None:
+    """The longest row must fit into the tokens of a micro-batch, which as many ranks share as a sequence has parts."""
+    held = OmegaConf.select(block, name)
+    if held * parts < longest:
+        fix = f"prompt_length and response_length allow rows of {longest} tokens; raise it to {-(-longest // parts)}"
+        raise ConfigError(f"{key}.{name}", held, fix)
 
 
-def _check_reference(config: DictConfig, role: str, key: str) -> None:
+def _check_reference(config: DictConfig, role: str, key: str, longest: int) -> None:
     """The micro-batches of the reference, if there is a KL term (with LoRA: the policy without its adapter)."""
     block, name = config[key], f"{key}.ref.log_prob_micro_batch_size_per_gpu"
-    with_reference = config.algorithm.use_kl_in_reward or block.actor.use_kl_loss
-    if not with_reference or block.ref.log_prob_use_dynamic_bsz:
+    if not (config.algorithm.use_kl_in_reward or block.actor.use_kl_loss):
+        return
+    parts, of_its_own = block.ref.get("ulysses_sequence_parallel_size") or 1, block.model.lora_rank <= 0
+    if block.ref.log_prob_use_dynamic_bsz:
+        if of_its_own:
+            _check_room(block, key, "ref.log_prob_max_token_len_per_gpu", longest, parts)
         return
     if not (held := block.ref.log_prob_micro_batch_size_per_gpu):
         raise ConfigError(name, held, "set it: this policy has a reference for its KL term")
-    ranks = gpus_of(config, role) // (block.ref.get("ulysses_sequence_parallel_size") or 1)
-    of_rank = _rows_of_batch(block, config.data.train_batch_size) // ranks
-    if block.model.lora_rank <= 0:
-        _check_divides(name, held, of_rank, "the batch", ranks)
+    ranks = gpus_of(config, role) // parts
+    if of_its_own:
+        _check_divides(name, held, block.actor.ppo_mini_batch_size * block.rollout.n // ranks, ranks)
 
 
 def _build(key: str, block: DictConfig) -> Any:

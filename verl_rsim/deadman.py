@@ -20,13 +20,17 @@ LOOKS = 10
 
 
 @contextmanager
-def switch(seconds: float) -> Iterator[Callable[[], None]]:
+def switch(seconds: float, key: str) -> Iterator[Callable[[], None]]:
     """End this process (SIGKILL) unless it gives a sign of life every ``seconds``; while the context lasts.
+
+    Args:
+        seconds: without one.
+        key: what bounds them in the configuration.
 
     Yields:
         Gives a sign of life.
     """
-    command = [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(seconds)]
+    command = [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(seconds), key]
     # of its own session: Ray kills a dead worker's process group, which must not silence who says that it died
     guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     channel = guard.stdin
@@ -45,7 +49,7 @@ def switch(seconds: float) -> Iterator[Callable[[], None]]:
         channel.close()
 
 
-def guard(pid: int, seconds: float) -> None:
+def guard(pid: int, seconds: float, key: str) -> None:
     """Read signs of life of the process ``pid`` from the standard input; end it when they do not come.
 
     The input ends when that process dies: one that leaves the switch ends this process before.
@@ -60,10 +64,10 @@ def guard(pid: int, seconds: float) -> None:
             print(f"{who} died: it was killed (was memory short?) or crashed", file=sys.stderr, flush=True)
             return
     said = f"{who} has given no sign of life for {seconds:.0f} s"
-    print(f"{said} (rsim.watchdog.stall_seconds): it is stopped or caught; ending the job", file=sys.stderr, flush=True)
+    print(f"{said} ({key}): it is stopped or caught; ending the job", file=sys.stderr, flush=True)
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    guard(int(sys.argv[1]), float(sys.argv[2]))
+    guard(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3])

@@ -93,7 +93,7 @@ def _check_cores(config: DictConfig) -> Iterator[Finding]:
     gpus = config.trainer.n_gpus_per_node + (gpus_of(config, "planner") if pool.enable else 0)
     if judge.enable and judge.enable_resource_pool:
         gpus += judge.n_gpus_per_node * judge.nnodes
-    if not cpu.is_chosen() and 0 < len(machine.gpus()) < gpus:
+    if not cpu.is_chosen() and 0 < len(_cards()) < gpus:
         return  # its pools lie on several nodes
     units, key = config.transfer_queue.backend.SimpleStorage.num_data_storage_units, "num_data_storage_units"
     storage = units + 1  # with its controller
@@ -104,6 +104,14 @@ def _check_cores(config: DictConfig) -> Iterator[Finding]:
         return
     fix = f"transfer_queue.backend.SimpleStorage.{key}=1" if units > 1 else f"ray_kwargs.ray_init.num_cpus={needed}"
     yield broken("cores", f"{seen}; Ray would wait for more", fix)
+
+
+def _cards() -> list[machine.Gpu]:
+    """This machine's GPUs; none where nvidia-smi fails, which the check of the hardware reports."""
+    try:
+        return machine.gpus()
+    except RuntimeError:
+        return []
 
 
 def policies(config: DictConfig) -> list[str]:
@@ -133,7 +141,7 @@ def plan_of(config: DictConfig, role: str, *, frozen: bool) -> RolePlan:
     ranks = gpus_of(config, role)
     size = model_size(block.model)
     server_bytes, on_cpu = BYTES.get(str(rollout.dtype), 2), cpu.is_chosen()
-    cards = [] if on_cpu else machine.gpus()
+    cards = [] if on_cpu else _cards()
     bucket = int(rollout.checkpoint_engine.update_weights_bucket_megabytes) << 20
     return RolePlan(
         role=role,
@@ -201,7 +209,7 @@ def _fit(config: DictConfig, plans: list[RolePlan], where: str, console: Console
     lines = estimate(plans, cpu=on_cpu, reward_workers=config.reward.num_workers, agents=agents)
     found = peaks(lines)
     console.print(memory_table(lines, found, where))
-    cards = [] if on_cpu else machine.gpus()
+    cards = [] if on_cpu else _cards()
     capacity = machine.memory().available if on_cpu else min((card.total for card in cards), default=0)
     phase, peak = max(found.items(), key=lambda item: item[1])
     seen = f"peak about {peak / GIB:.1f} GiB ({phase}), {capacity / GIB:.1f} GiB to be had"

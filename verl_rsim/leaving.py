@@ -5,6 +5,7 @@ Ray 2.60; until its shutdown has a bound of its own.
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import os
 import signal
@@ -18,11 +19,13 @@ LEAVE_SECONDS = 60.0
 """Longest time of Ray's shutdown; the process then ends with a traceback and exit status 1."""
 
 
-def leave() -> None:
-    """Shut Ray down, if this process is a driver. Of Ray's processes that it started, stopped ones are killed first.
+def leave_in_time() -> None:
+    """Leave Ray so when the interpreter exits: before Ray's own handler, which this module's import has registered."""
+    atexit.register(leave)
 
-    To be called at the interpreter's exit, before Ray's own handler, which then finds nothing to do.
-    """
+
+def leave() -> None:
+    """Shut Ray down, if this process is a driver. Of Ray's processes that it started, stopped ones are killed first."""
     worker = ray._private.worker
     if not ray.is_initialized() or worker.global_worker.mode != ray.SCRIPT_MODE:
         return

@@ -65,17 +65,22 @@ def gpus() -> list[Gpu]:
     """NVIDIA's GPUs, as nvidia-smi shows them; none where there is no such program.
 
     Raises:
-        RuntimeError: nvidia-smi is there and fails.
+        RuntimeError: nvidia-smi is there and fails, or shows no memory.
     """
     query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=20)
     except FileNotFoundError:
         return []
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"nvidia-smi gives no answer in {error.timeout:.0f} s") from error
     if done.returncode:
         raise RuntimeError(f"nvidia-smi fails: {(done.stderr or done.stdout).strip()}")
     rows = [line.rsplit(", ", 2) for line in done.stdout.strip().splitlines()]
-    return [Gpu(name, int(total) << 20, int(free) << 20) for name, total, free in rows]
+    try:
+        return [Gpu(name, int(total) << 20, int(free) << 20) for name, total, free in rows]
+    except ValueError as error:  # [N/A] where GPU and processor share their memory
+        raise RuntimeError(f"nvidia-smi shows no memory: {done.stdout.strip()}") from error
 
 
 def leftovers(shared: Path = Path("/dev/shm"), processes: Path = Path("/proc")) -> Leftovers:

@@ -5,7 +5,6 @@ Registration is lazy: each piece is registered right after the verl module it be
 ``python -c "import verl_rsim.plugin"``.
 """
 
-import atexit
 from importlib import import_module
 
 import wrapt
@@ -45,15 +44,12 @@ def _check_before_start(module) -> None:
     """
 
     def checked(validate, _instance, args, kwargs):
-        import_module("verl_rsim.verl_options").check_early(kwargs["config"] if "config" in kwargs else args[0])
+        config = kwargs["config"] if "config" in kwargs else args[0]
+        if import_module("verl_rsim.verl_options").check_early(config):
+            import_module("verl_rsim.leaving").leave_in_time()
         return validate(*args, **kwargs)
 
     wrapt.wrap_function_wrapper(module, "validate_config", checked)
-
-
-def _leave_in_time(_module) -> None:
-    """After Ray has registered its own handler: the last one registered is the first one called."""
-    atexit.register(lambda: import_module("verl_rsim.leaving").leave())
 
 
 def _register_trainer(module) -> None:
@@ -67,7 +63,6 @@ def _make_trainer(config):
 
 
 for _name, _hook in {
-    "ray._private.worker": _leave_in_time,
     "verl.utils.config": _check_before_start,
     "verl.experimental.agent_loop": _register_agent_loop,
     "verl.workers.engine": _register_engines,

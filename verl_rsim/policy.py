@@ -143,6 +143,9 @@ class Policy(PPOTrainerSync):
     def begins(self, what: str, role: str = "") -> None:
         """Called with what of a step comes next, and whose; the leader tells its watchdog."""
 
+    def done(self, role: str) -> None:
+        """Called when a role has learned; likewise."""
+
     def learn(self, rows: KVBatchMeta, weight: float, metrics: dict[str, Any], timing: dict[str, float]) -> KVBatchMeta:
         """Old log-probs, reference, advantages times ``weight``, update. A weight of 0 costs nothing.
 
@@ -173,6 +176,7 @@ class Policy(PPOTrainerSync):
         with marked_timer(f"{self.role}/update", timing):
             rows = self._update_actor(rows, metrics=found)
             self.actor_rollout_wg.release_memory()
+        (self.leader or self).done(self.role)
         self._changed = True
         self._judge_overflow(found)
         metrics.update(role_metrics(self.role, found))

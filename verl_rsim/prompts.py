@@ -34,9 +34,17 @@ def planner_messages(messages: Sequence[Message]) -> list[dict[str, str]]:
     """The planner's chat for a dataset row: the whole conversation so far as the problem, and the menu.
 
     Args:
-        messages: the row's ``prompt``, as verl's dataset gives it; contents must be text.
+        messages: the row's ``prompt``, as verl's dataset gives it.
+
+    Raises:
+        ValueError: a content is not text.
     """
-    question = "\n\n".join(str(message["content"]).strip() for message in messages)
+    for message in messages:
+        if not isinstance(message["content"], str):
+            raise ValueError(
+                f"an interaction is text, and a message of this question holds {message['content']!r:.200}"
+            )
+    question = "\n\n".join(message["content"].strip() for message in messages)
     menu = "\n".join(f"{label} {s.title}: {s.description}" for label, s in zip(LABELS, STRATEGIES, strict=True))
     return [{"role": "user", "content": PLANNER_PROMPT.format(menu=menu, question=question)}]
 

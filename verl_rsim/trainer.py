@@ -57,15 +57,11 @@ class RsimTrainer(Policy):
         self.planner = self._make_planner(derived)
         self.players: dict[str, Policy] = {"planner": self.planner, "reasoner": self}
         self.policies = tuple(dict.fromkeys(self.players.values()))
-        limits = self.rsim.watchdog
         self.watchdog = Watchdog(
             lambda: [(policy.role, server) for policy in self.policies for server in policy.servers()],
-            limits.poll_seconds,
-            limits.stall_seconds,
-            limits.phase_seconds,
+            self.rsim.watchdog,
         )
         self.replay_buffer = RsimSampler(self.replay_buffer, self.rsim.sample_poll_seconds, self.watchdog)
-        self._start_seconds = limits.start_seconds
         self.guard = Guard(self.rsim.guard)
         self._save_due = False  # an alarm asked for it
         self._saved_step = -1
@@ -78,9 +74,7 @@ class RsimTrainer(Policy):
 
     def init(self) -> None:
         """Start workers and servers, load a checkpoint if there is one, and hand the weights to the servers."""
-        patience, self.watchdog.stall_seconds = self.watchdog.stall_seconds, self._start_seconds
-        self.watchdog.run(super().init, watch_actors=False)
-        self.watchdog.stall_seconds = patience
+        self.watchdog.run(super().init, starting=True)
 
     def _setup(self) -> None:
         self._set_up_policies()
@@ -93,13 +87,16 @@ class RsimTrainer(Policy):
         GPUs one after the other, since vLLM measures free memory while it starts.
         """
         at_once = self.split or cpu.is_chosen()
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="planner-setup") as pool:
-            self._set_up_planner = lambda: pool.submit(self.planner._setup) if at_once else None
+        pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="planner-setup")
+        self._set_up_planner = lambda: pool.submit(self.planner._setup) if at_once else None
+        try:
             super()._setup()
             if self._planner_set_up is None:
                 self.planner._setup()
             else:
                 self._planner_set_up.result()
+        finally:
+            pool.shutdown(wait=False)  # an error of one is told at once, whatever the other waits for
 
     def _init_dataloader(self) -> None:
         """verl's, which counts the training steps; then the schedule, by which each policy counts its updates."""
@@ -153,7 +150,11 @@ class RsimTrainer(Policy):
         """Tell the watchdog."""
         whose = f"{role}'s " if role else ""
         kind = what.replace(" ", "_").replace("-", "_")
-        self.watchdog.progress(f"step {self.global_steps}: {whose}{what}", kind)
+        self.watchdog.progress(f"step {self.global_steps}: {whose}{what}", kind, role)
+
+    def done(self, role: str) -> None:
+        """Tell the watchdog."""
+        self.watchdog.done(role)
 
     # ---- step -------------------------------------------------------------------------------------------------------
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from transformers import AutoConfig
 from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
 from verl.trainer.distillation import is_distillation_enabled
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
 from verl.trainer.ppo.utils import need_critic
+from verl.utils import hf_processor
 
 from verl_rsim import cpu, machine
 from verl_rsim.batch_sizes import check_batch_sizes
@@ -35,6 +37,10 @@ UNUSABLE_ESTIMATORS = {
 }
 """Estimators of verl that a job of two policies cannot have, and why."""
 BLOCKS = {"reasoner": "actor_rollout_ref", "planner": "planner"}
+MOST_OF_A_GPU = 0.95
+"""Of its memory, for servers: each worker beside them has a CUDA context."""
+CHANGED_LOGITS = {"logits_scaling": 1.0, "logit_scale": 1.0, "final_logit_softcapping": None}
+"""What Granite, Cohere and Gemma 2 do to logits after the head, and the value that does nothing."""
 
 
 def validate_job(config: DictConfig) -> RsimConfig:
@@ -66,6 +72,10 @@ def validate_job(config: DictConfig) -> RsimConfig:
         check_lora(config[BLOCKS[role]], BLOCKS[role], frozen=role in rsim.frozen)
     if rsim.shared_weights:
         _check_shared_weights(config)
+    else:
+        _check_positions(config)
+    if config.trainer.device == "cuda" and not (cpu.is_chosen() or rsim.shared_weights or rsim.planner_pool.enable):
+        _check_memory_shares(config)
     _check_dialogue(config, rsim)
     if rsim.planner_decoding == "constrained":
         _check_strategy_policy(config, BLOCKS["reasoner" if rsim.shared_weights else "planner"])
@@ -192,10 +202,10 @@ def _check_policy(config: DictConfig, role: str, key: str, *, frozen: bool) -> N
         raise ConfigError(f"{key}.rollout.n", block.rollout.n, fix)
     if not block.rollout.calculate_log_probs:
         raise ConfigError(f"{key}.rollout.calculate_log_probs", False, "must be true")
+    _check_context(block, block.rollout, key)
     check_batch_sizes(config, role, key, frozen=frozen)
     if config.trainer.device == "cuda" and not cpu.is_chosen() and not frozen:
         _check_attention(block.model, key)
-    _check_context(block, block.rollout, key)
 
 
 def _check_attention(model: DictConfig, key: str) -> None:
@@ -209,6 +219,39 @@ def _check_attention(model: DictConfig, key: str) -> None:
         raise ConfigError(f"{key}.model.override_config.attn_implementation", wanted, fix)
 
 
+def _check_memory_shares(config: DictConfig) -> None:
+    """Servers of both roles are awake on the same GPUs during a rollout."""
+    key = "{}.rollout.gpu_memory_utilization"
+    ours, other = (OmegaConf.select(config, key.format(block)) for block in ("planner", "actor_rollout_ref"))
+    if ours + other > MOST_OF_A_GPU:
+        fix = (
+            f"with {key.format('actor_rollout_ref')}={other} both servers would hold {ours + other:.2f} of the same "
+            f"GPUs, and {MOST_OF_A_GPU} is the most that fits; lower the larger one"
+        )
+        raise ConfigError(key.format("planner"), ours, fix)
+
+
+def _check_positions(config: DictConfig) -> None:
+    """verl computes the positions of both roles' rows by the reasoner's model, and a batch holds them in one shape."""
+    kinds = {role: _positions(config[block].model) for role, block in BLOCKS.items()}
+    if kinds["planner"] != kinds["reasoner"]:
+        fix = (
+            f"its positions are {kinds['planner'] or 'plain'} and those of actor_rollout_ref.model.path="
+            f"{config.actor_rollout_ref.model.path} are {kinds['reasoner'] or 'plain'}; verl computes them alike for "
+            "both policies, so name two models of one kind"
+        )
+        raise ConfigError("planner.model.path", config.planner.model.path, fix)
+
+
+def _positions(model: DictConfig) -> str | None:
+    """The processor whose positions have several dimensions (M-RoPE), as verl finds it; None for plain ones."""
+    hf_config = AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+    if getattr(hf_config, "vision_config", None) is None:
+        return None
+    processor = hf_processor(model.path, trust_remote_code=model.trust_remote_code)
+    return f"{type(processor).__name__}'s" if hasattr(processor, "get_rope_index") else None
+
+
 def _check_shared_weights(config: DictConfig) -> None:
     """What the planner's block may still say where the reasoner's model plays both roles."""
     model, path = config.actor_rollout_ref.model.path, OmegaConf.select(config, "planner.model.path")
@@ -220,6 +263,14 @@ def _check_shared_weights(config: DictConfig) -> None:
         fix = f"must equal actor_rollout_ref.rollout.temperature={other}: one pass scores both roles' rows"
         raise ConfigError("planner.rollout.temperature", ours, fix)
     _check_context(config.actor_rollout_ref, config.planner.rollout, BLOCKS["planner"])
+    hf_config = AutoConfig.from_pretrained(model, trust_remote_code=config.actor_rollout_ref.model.trust_remote_code)
+    for name, neutral in CHANGED_LOGITS.items():
+        if (value := getattr(hf_config.get_text_config(), name, neutral)) not in (neutral, None):
+            fix = (
+                f"its {name} of {value} changes logits after the head, where the labels' are read with shared weights; "
+                "train two policies, or another model"
+            )
+            raise ConfigError("actor_rollout_ref.model.path", model, fix)
 
 
 def _check_strategy_policy(config: DictConfig, owner: str) -> None:
@@ -247,8 +298,6 @@ def _check_strategy_policy(config: DictConfig, owner: str) -> None:
 
 def _check_context(block: DictConfig, rows: DictConfig, key: str) -> None:
     """Check that the model and servers of ``block`` take the rows of ``{key}.rollout``."""
-    from transformers import AutoConfig
-
     try:
         hf_config = AutoConfig.from_pretrained(block.model.path, trust_remote_code=block.model.trust_remote_code)
     except (OSError, ValueError) as error:  # transformers': no such model, or one it does not know

@@ -169,15 +169,20 @@ def check_mode(config: DictConfig) -> None:
         raise ConfigError("trainer.v1.trainer_mode", mode, NOT_OURS)
 
 
-def check_early(config: DictConfig) -> None:
+def check_early(config: DictConfig) -> bool:
     """Check a job before anything of it is started, as far as that takes no time; jobs of one policy pass.
+
+    Returns:
+        Whether it is one of two policies.
 
     Raises:
         ConfigError: a setting that cannot work.
     """
     check_mode(config)
-    if _select(config, "trainer.v1.trainer_mode") == "rsim":
-        check_options(config)
+    if _select(config, "trainer.v1.trainer_mode") != "rsim":
+        return False
+    check_options(config)
+    return True
 
 
 def check_options(config: DictConfig) -> None:

@@ -16,6 +16,8 @@ from verl_rsim.cpu import patches
 
 DIE_WITH_PARENT = "RSIM_ENGINES_DIE_WITH_PARENT"
 """Set by whoever starts engines outside verl's servers."""
+OWN_JOB = "RSIM_JOB"
+"""Set in the processes of a job of two policies (rsim_base.yaml)."""
 _PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
@@ -30,13 +32,15 @@ def load() -> None:
 
 
 def _avoid_lost_labels() -> None:
-    """Let vLLM before 0.27 run all models on its first model runner, unless the user says otherwise.
+    """Let vLLM before 0.27 run this package's models on its first model runner, unless the user says otherwise.
 
     The second one, the default there for Llama, Mistral and Qwen3, applies ``allowed_token_ids`` in a kernel with a
     race (vLLM's pull request 46245): some of the nine labels may be lost, and servers then sample from another
     distribution than the one that is trained. 0.27 has it mended; which version was the first to was not looked into.
     Remove when verl asks for 0.27 or later.
     """
+    if not os.environ.keys() & {OWN_JOB, DIE_WITH_PARENT}:
+        return  # another's job in the same environment
     import vllm
 
     with contextlib.suppress(InvalidVersion):  # of a build of one's own

@@ -12,13 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 
 from verl_rsim import culprit, deadman
 from verl_rsim.errors import JobDied, RsimError
+from verl_rsim.settings import WatchdogConfig
 
 GRACE = 10.0
 """Seconds that the switch waits longer than the watchdog, which looks at many things between two signs of life."""
@@ -55,77 +56,102 @@ def actor_id(handle: Any) -> str:
     return handle._actor_id.hex()
 
 
+@dataclass(frozen=True, slots=True)
+class _Phase:
+    """What the job does, how long it may take by which key of ``rsim.watchdog``, and since when."""
+
+    name: str
+    key: str
+    seconds: float
+    began: float = field(default_factory=time.monotonic)
+
+
 class Watchdog:
     """Runs a job's phases under watch.
 
     Args:
         servers: gives the rollout servers' actor handles, by role.
-        poll_seconds: time between two looks.
-        stall_seconds: longest time without progress.
-        phase_seconds: the same of single phases, by :data:`verl_rsim.settings.PHASES`.
+        limits: the block ``rsim.watchdog``.
 
     Attributes:
         titles: what errors call actors, by their ids; others go by their names.
         agents: the agent loops' workers, which know whom interactions wait for.
     """
 
-    def __init__(
-        self,
-        servers: Callable[[], Iterable[tuple[str, Any]]],
-        poll_seconds: float,
-        stall_seconds: float,
-        phase_seconds: Mapping[str, float] = MappingProxyType({}),
-    ):
-        self.servers, self.poll_seconds, self.stall_seconds = servers, poll_seconds, stall_seconds
-        self.phase_seconds = phase_seconds
+    def __init__(self, servers: Callable[[], Iterable[tuple[str, Any]]], limits: WatchdogConfig):
+        self.servers, self.limits = servers, limits
         self.titles: Mapping[str, str] = {}
         self.agents: Sequence[Any] = ()
         self._seen: set[str] = set()  # actors that have lived
-        self._phase = ("start", "", time.monotonic())
+        self._phases: dict[str, _Phase] = {}  # by role; what both do at once is the only one, under ""
+        self._lock = threading.Lock()
 
-    def progress(self, phase: str, kind: str = "") -> None:
-        """Note that ``phase`` begins, of a kind that ``phase_seconds`` may bound; the time limit starts again."""
-        self._phase = (phase, kind, time.monotonic())  # at once: another thread reads it
+    def progress(self, name: str, kind: str = "", role: str = "") -> None:
+        """Note that a phase begins: of a role, which ends that role's last one, or of the job, which ends all.
 
-    def run(self, work: Callable[[], Any], *, watch_actors: bool = True) -> Any:
+        Args:
+            name: what errors call it.
+            kind: one of :data:`verl_rsim.settings.PHASES`, which may have a bound of its own.
+            role: whose it is, where both learn at the same time.
+        """
+        own = self.limits.phase_seconds.get(kind)
+        key, seconds = ("stall_seconds", self.limits.stall_seconds) if own is None else (f"phase_seconds.{kind}", own)
+        with self._lock:
+            others = {each: phase for each, phase in self._phases.items() if each and role}
+            self._phases = others | {role: _Phase(name, key, seconds)}
+
+    def done(self, role: str) -> None:
+        """Note that a role's phase ended; another begins when all have."""
+        with self._lock:
+            last = self._phases[role]
+            others = {each: phase for each, phase in self._phases.items() if each != role}
+            self._phases = others or {"": _Phase(last.name, "stall_seconds", self.limits.stall_seconds)}
+
+    def run(self, work: Callable[[], Any], *, starting: bool = False) -> Any:
         """Do ``work`` in a thread of its own; return its result or raise its error.
+
+        Args:
+            work: begins phases.
+            starting: it may take ``start_seconds`` until it begins one, and starts the actors that are watched later.
 
         Raises:
             JobDied: a process died or nothing moved for too long. The thread is left behind; end the process.
         """
-        self.progress(*self._phase[:2])
-        self._seen = (
-            {key for key, actor in job_actors().items() if actor["State"] == "ALIVE"} if watch_actors else set()
-        )
+        key = "start_seconds" if starting else "stall_seconds"
+        bound = getattr(self.limits, key)
+        self._phases = {"": _Phase("start", key, bound)}
+        self._seen = set() if starting else {key for key, actor in job_actors().items() if actor["State"] == "ALIVE"}
         future: Future = Future()
         thread = threading.Thread(target=_complete, args=(future, work), daemon=True, name="rsim-job")
         thread.start()
-        with deadman.switch(self.stall_seconds + GRACE) as alive:
-            while not wait([future], self.poll_seconds).done:
+        with deadman.switch(bound + GRACE, f"rsim.watchdog.{key}") as alive:
+            while not wait([future], self.limits.poll_seconds).done:
                 alive()
                 self._check_stall()
-                if watch_actors:
+                if not starting:
                     self.check()
         try:
             return future.result()
         except RsimError:
             raise
         except Exception:
-            if watch_actors:
+            if not starting:
                 self.check()  # of a process that is gone, whoever asked it for something says less
             raise
 
     def _check_stall(self) -> None:
-        phase, kind, began = self._phase
-        waited = time.monotonic() - began
-        if waited > self.phase_seconds.get(kind, self.stall_seconds):
-            key = f"phase_seconds.{kind}" if kind in self.phase_seconds else "stall_seconds"
-            said = f"nothing moved for {waited:.0f} s in phase {phase!r} (rsim.watchdog.{key})"
+        for phase in self._phases.values():
+            if (waited := time.monotonic() - phase.began) <= phase.seconds:
+                continue
+            said = f"nothing moved for {waited:.0f} s in phase {phase.name!r} (rsim.watchdog.{phase.key})"
             stopped = (
                 f"{who} is stopped (process {pid}; kill -CONT {pid} lets it go on)"
                 for pid, who in culprit.stopped(self._processes())
             )
             raise JobDied("; ".join([said, *stopped, *culprit.waited_for(self.agents)]))
+
+    def _doing(self) -> str:
+        return "in phase " + " and ".join(repr(phase.name) for phase in self._phases.values())
 
     def _title(self, key: str, actor: Mapping[str, Any]) -> str:
         name = actor.get("Name") or str(actor.get("ActorClassName")).split(".")[-1]
@@ -156,7 +182,7 @@ class Watchdog:
                 cause = " ".join(str(actor.get("DeathCause") or "no cause given").split())
                 told = re.search('error_message: "([^"]*)', cause)
                 cause = told[1] if told else cause
-                raise JobDied(f"{self._title(key, actor)} died in phase {self._phase[0]!r}: {cause[:500]}")
+                raise JobDied(f"{self._title(key, actor)} died {self._doing()}: {cause[:500]}")
         self._check_engines()
 
     def failures(self) -> str:
@@ -165,16 +191,16 @@ class Watchdog:
 
     def _check_engines(self) -> None:
         asked = [(role, server.__ray_call__.remote(_engine_error)) for role, server in self.servers()]
-        ready, _ = ray.wait([answer for _, answer in asked], num_returns=len(asked), timeout=self.poll_seconds)
+        ready, _ = ray.wait([answer for _, answer in asked], num_returns=len(asked), timeout=self.limits.poll_seconds)
         for role, answer in asked:
             if answer not in ready:
                 continue  # busy; the stall limit bounds how long
             try:
                 error = ray.get(answer)
             except ray.exceptions.RayActorError as gone:
-                raise JobDied(f"{role} server: died in phase {self._phase[0]!r}: {gone}") from None
+                raise JobDied(f"{role} server: died {self._doing()}: {gone}") from None
             if error:
-                raise JobDied(f"{role} server: {error} in phase {self._phase[0]!r}")
+                raise JobDied(f"{role} server: {error} {self._doing()}")
 
 
 def _complete(future: Future, work: Callable[[], Any]) -> None:

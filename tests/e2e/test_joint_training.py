@@ -275,6 +275,7 @@ def test_resuming_gives_the_same_numbers_and_a_killed_engine_ends_the_job(whole,
                "trainer.test_freq=-1", "trainer.save_freq=-1")  # fmt: skip
     job.wait_for_step(4, 600)
     assert "Resumed both policies" in job.log()
+    assert {process.environ()["RSIM_JOB"] for process in processes(job, "EngineCore")} == {"1"}, "whose they are"
     assert len(read_state(jobs.folder / "checkpoints/global_step_1").guard.lengths) == 1, "the guard's counts go along"
     for step in (2, 3, 4):
         expected, found = whole.metrics()[step], job.metrics()[step]
