@@ -103,6 +103,8 @@ def _bad_for(key: str, default: Any) -> list[str]:
     if isinstance(default, float):
         beyond = ["1.01", "-0.01"] if key.endswith(SHARES) else ["-0.01"]
         return [*NOT_NUMBERS, *beyond]
+    if key.startswith("rsim.watchdog.phase_seconds."):
+        return [WORD, "0", "-1", "true"]
     if key == "rsim.step_delimiter":
         return [*NOT_TEXTS, "''"]
     return [*NOT_TEXTS, WORD, "''"]
@@ -158,7 +160,8 @@ def good_values(random: Random) -> dict[str, Any]:
         "rsim.guard.step_length.steps": small(1, 9),
         "rsim.console": random.choice(["verl", "summary"]),
         "rsim.watchdog.stall_seconds": random.choice(["10", "0.5", "1e5"]),
-        "rsim.watchdog.phase_seconds": random.choice(["{}", "{save:600}", "{weight_sync:60,update:0.5}"]),
+        "rsim.watchdog.phase_seconds.save": random.choice(["null", "600"]),
+        "rsim.watchdog.phase_seconds": random.choice(["{}", "{weight_sync:60,update:0.5}"]),
         "rsim.episode_log.train_share": share(0, 1),
         "rsim.episode_log.folder": random.choice(["null", "episodes"]),
         "planner.rollout.temperature": share(0.1, 2),

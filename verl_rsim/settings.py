@@ -106,7 +106,7 @@ class WatchdogConfig:
     poll_seconds: float = 2.0
     start_seconds: float = 1800.0
     stall_seconds: float = 3600.0
-    phase_seconds: Mapping[str, float] = field(default_factory=dict)
+    phase_seconds: Mapping[str, float | None] = field(default_factory=lambda: dict.fromkeys(PHASES))
 
     def __post_init__(self):
         for name in ("poll_seconds", "start_seconds", "stall_seconds"):
@@ -114,7 +114,8 @@ class WatchdogConfig:
                 raise ConfigError(f"rsim.watchdog.{name}", getattr(self, name), "must be above 0 seconds")
         for phase, seconds in self.phase_seconds.items():
             _one_of("rsim.watchdog.phase_seconds", phase, list(PHASES))
-            POSITIVE.check(f"rsim.watchdog.phase_seconds.{phase}", seconds)
+            if seconds is not None:
+                POSITIVE.check(f"rsim.watchdog.phase_seconds.{phase}", seconds)
 
 
 @dataclass(frozen=True, slots=True)
