@@ -157,6 +157,32 @@ print(os.environ.get("VLLM_USE_V2_MODEL_RUNNER"))
     assert run(code, platform="").strip() == then
 
 
+LEAVING = """
+import verl
+from hydra import compose, initialize_config_module
+from verl.utils.config import validate_config
+from verl_rsim import leaving
+
+leaving.leave_in_time = lambda: print("leaves in time")
+with initialize_config_module("{module}", version_base=None):
+    config = compose("{name}", overrides={overrides})
+validate_config(config=config, use_reference_policy=False, use_critic=False)
+print("valid")
+"""
+
+
+def test_the_driver_of_a_job_of_two_policies_leaves_ray_in_time(home, monkeypatch):
+    monkeypatch.setenv("RSIM_HOME", str(home))
+    ours = LEAVING.format(module="verl_rsim.recipes.tiny", name="tiny", overrides=[])
+    assert [line for line in run(ours).splitlines() if line in ("leaves in time", "valid")] == [
+        "leaves in time",
+        "valid",
+    ]
+    batches = ["actor_rollout_ref.actor.use_dynamic_bsz=true", "data.train_batch_size=256"]
+    stock = LEAVING.format(module="verl.trainer.config", name="ppo_trainer", overrides=batches)
+    assert [line for line in run(stock).splitlines() if line in ("leaves in time", "valid")] == ["valid"]
+
+
 def test_entry_points():
     assert {e.value for e in entry_points(group="verl.plugins") if e.name == "rsim"} == {"verl_rsim.plugin"}
     assert {e.value for e in entry_points(group="vllm.general_plugins") if e.name == "rsim"} == {

@@ -358,23 +358,64 @@ def test_models_with_positions_of_two_kinds_are_refused(monkeypatch):
     class Processor:
         get_rope_index = None
 
+    class Another(Processor): ...
+
     seeing = SimpleNamespace(
         from_pretrained=lambda path, **_: SimpleNamespace(vision_config={} if "vl" in path else None)
     )
     monkeypatch.setattr(validation, "AutoConfig", seeing)
-    monkeypatch.setattr(validation, "hf_processor", lambda path, **_: Processor() if "mrope" in path else None)
+    monkeypatch.setattr(
+        validation,
+        "hf_processor",
+        lambda path, **_: (Another if "newer" in path else Processor)() if "mrope" in path else None,
+    )
 
     def check(planner: str, reasoner: str):
         models = {"planner": planner, "actor_rollout_ref": reasoner}
-        blocks = {key: {"model": {"path": path, "trust_remote_code": False}} for key, path in models.items()}
+        blocks = {
+            key: {"model": {"path": path, "tokenizer_path": None, "trust_remote_code": False}}
+            for key, path in models.items()
+        }
         validation._check_positions(OmegaConf.create(blocks))
 
-    for pair in (("text", "other-text"), ("text", "vl-plain"), ("vl-mrope", "vl-mrope-7b")):
+    for pair in (("text", "other-text"), ("text", "vl-plain"), ("vl-mrope", "vl-mrope-newer")):
         check(*pair)
     for pair in (("text", "vl-mrope"), ("vl-mrope", "text")):
         with pytest.raises(ConfigError, match="name two models of one kind") as e:
             check(*pair)
         assert e.value.key == "planner.model.path"
+
+
+def test_jobs_on_gpus_are_checked_for_their_shares(home, monkeypatch):
+    from hydra import compose, initialize_config_module
+
+    from verl_rsim import machine, validation
+    from verl_rsim.errors import ConfigError
+
+    monkeypatch.setenv("RSIM_HOME", str(home))
+    monkeypatch.setattr(validation.cpu, "is_chosen", lambda: False)
+    monkeypatch.setattr(machine, "has_flash_attention", lambda: True)
+    cache = "rollout.engine_kwargs.vllm.kv_cache_memory_bytes=null"
+    shares = ["actor_rollout_ref.rollout.gpu_memory_utilization=0.8", "planner.rollout.gpu_memory_utilization=0.2",
+              "trainer.device=cuda", f"planner.{cache}", f"actor_rollout_ref.{cache}"]  # fmt: skip
+
+    def check(*more: str):
+        with initialize_config_module("verl_rsim.recipes.tiny", version_base=None):
+            validation.validate_job(compose("tiny", overrides=[*shares, *more]))
+
+    with pytest.raises(ConfigError, match=r"both servers would hold 1\.00"):
+        check()
+    for fits in (
+        "rsim.planner_pool.enable=true",
+        "planner.rollout.gpu_memory_utilization=0.15",
+        "planner.rollout.engine_kwargs.vllm.kv_cache_memory_bytes=100000000",
+    ):
+        check(fits)
+    positions = []
+    monkeypatch.setattr(validation, "_check_positions", lambda config: positions.append(1))
+    for trained, asked in (("planner,reasoner", 1), ("reasoner", 1), ("planner", 2)):
+        check("rsim.planner_pool.enable=true", f"rsim.train=[{trained}]", "rsim.schedule=joint")
+        assert len(positions) == asked
 
 
 @pytest.mark.parametrize("changed", [{"logits_scaling": 8.0}, {"final_logit_softcapping": 30.0}, {"logit_scale": 0.06}])
@@ -391,4 +432,6 @@ def test_shared_weights_need_logits_as_the_head_makes_them(home, tmp_path, chang
         job = compose("tiny", overrides=[*SHARED, f"actor_rollout_ref.model.path={tmp_path / 'model'}"])
     with pytest.raises(ConfigError, match=f"its {next(iter(changed))} of .* changes logits after the head") as e:
         validation._check_shared_weights(job)
+    job.rsim.planner_decoding = "free"
+    validation._check_shared_weights(job)
     assert e.value.key == "actor_rollout_ref.model.path"

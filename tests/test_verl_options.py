@@ -78,7 +78,8 @@ def test_options_with_one_value(tiny, key):
 
 def test_jobs_of_one_policy_pass_whatever_their_trainer():
     stock = composed("trainer.v1.trainer_mode=colocate_async", module="verl.trainer.config", name="ppo_trainer")
-    check_early(stock)
+    assert check_early(stock) is False
+    assert check_early(composed()) is True
 
 
 def test_a_missing_block_is_named():

@@ -27,8 +27,8 @@ def check_batch_sizes(config: DictConfig, role: str, key: str, *, frozen: bool) 
     _check_block(config, role, key)
     rows = (key, "planner") if config.rsim.shared_weights else (key,)
     longest = max(config[each].rollout.prompt_length + config[each].rollout.response_length for each in rows)
-    _check_reference(config, role, key, longest)
-    if not frozen:
+    if not frozen and config[key].actor.strategy in ("fsdp", "fsdp2"):
+        _check_reference(config, role, key, longest)
         _check_shares(config[key], key, gpus_of(config, role), longest)
 
 
@@ -55,8 +55,6 @@ def _check_block(config: DictConfig, role: str, key: str) -> None:
 def _check_shares(block: DictConfig, key: str, n_gpus: int, longest: int) -> None:
     """Check that GPUs can share an update's rows equally, in whole micro-batches; verl asserts it after a rollout."""
     actor, rollout = block.actor, block.rollout
-    if actor.strategy not in ("fsdp", "fsdp2"):
-        return
     parts = actor.ulysses_sequence_parallel_size or 1
     ranks = n_gpus // parts
     rows = actor.ppo_mini_batch_size * rollout.n
@@ -77,7 +75,7 @@ def _check_shares(block: DictConfig, key: str, n_gpus: int, longest: int) -> Non
 
 
 def _check_divides(key: str, held: int, of_rank: int, ranks: int) -> None:
-    """A batch is as many mini-batches as there are rows for: questions may be lost."""
+    """verl fills a batch up to whole mini-batches; where questions are lost, to fewer of them than usual."""
     if of_rank % held:
         fix = f"must divide the {of_rank} rows of a mini-batch on each of {ranks} data-parallel ranks; lower it"
         raise ConfigError(key, held, fix)

@@ -142,7 +142,8 @@ def check_hardware() -> Iterator[Finding]:
         cards = []
         yield broken("GPU", str(error), "mend the driver")
     for card in cards:
-        yield fine("GPU", f"{card.name}, {card.free / GIB:.1f} of {card.total / GIB:.1f} GiB free")
+        seen = f"{card.free / GIB:.1f} of {card.total / GIB:.1f} GiB free" if card.total else "its memory is not told"
+        yield fine("GPU", f"{card.name}, {seen}")
     if cpu.is_chosen():
         yield fine("platform", f"CPU, {os.cpu_count()} cores")
     elif not cards:

@@ -216,7 +216,9 @@ def _fit(config: DictConfig, plans: list[RolePlan], where: str, console: Console
     largest = [line for line in lines if line.phase in (phase, "always")][:3]
     remedy = "; ".join(dict.fromkeys(line.remedy for line in largest))
     if not capacity:
-        return warning("memory of the job", f"peak about {peak / GIB:.1f} GiB, servers apart", "no GPU to compare with")
+        return warning(
+            "memory of the job", f"peak about {peak / GIB:.1f} GiB, servers apart", "no GPU's memory to compare with"
+        )
     if peak > capacity:
         return broken("memory of the job", seen, remedy)
     if peak > TIGHT * capacity:

@@ -25,7 +25,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU and its memory in bytes."""
+    """A GPU and its memory in bytes; 0 where it is the processor's, which nvidia-smi does not tell."""
 
     name: str
     total: int
@@ -65,7 +65,7 @@ def gpus() -> list[Gpu]:
     """NVIDIA's GPUs, as nvidia-smi shows them; none where there is no such program.
 
     Raises:
-        RuntimeError: nvidia-smi is there and fails, or shows no memory.
+        RuntimeError: nvidia-smi is there and fails.
     """
     query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
     try:
@@ -77,10 +77,7 @@ def gpus() -> list[Gpu]:
     if done.returncode:
         raise RuntimeError(f"nvidia-smi fails: {(done.stderr or done.stdout).strip()}")
     rows = [line.rsplit(", ", 2) for line in done.stdout.strip().splitlines()]
-    try:
-        return [Gpu(name, int(total) << 20, int(free) << 20) for name, total, free in rows]
-    except ValueError as error:  # [N/A] where GPU and processor share their memory
-        raise RuntimeError(f"nvidia-smi shows no memory: {done.stdout.strip()}") from error
+    return [Gpu(name, *(int(part) << 20 if part.isdigit() else 0 for part in parts)) for name, *parts in rows]
 
 
 def leftovers(shared: Path = Path("/dev/shm"), processes: Path = Path("/proc")) -> Leftovers:

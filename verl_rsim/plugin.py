@@ -40,7 +40,7 @@ def _register_advantages(module) -> None:
 
 def _check_before_start(module) -> None:
     """Let verl's entry points refuse a job of two policies before they start anything, and one that a trainer of one
-    policy would run. verl 0.9.1; until it has a hook for a plugin's checks.
+    policy would run; the driver of a job of two leaves Ray in time. verl 0.9.1; until it has a hook for plugins.
     """
 
     def checked(validate, _instance, args, kwargs):

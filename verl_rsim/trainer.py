@@ -96,7 +96,7 @@ class RsimTrainer(Policy):
             else:
                 self._planner_set_up.result()
         finally:
-            pool.shutdown(wait=False)  # an error of one is told at once, whatever the other waits for
+            pool.shutdown(wait=False)  # an error of the reasoner's is told at once, whatever the planner's waits for
 
     def _init_dataloader(self) -> None:
         """verl's, which counts the training steps; then the schedule, by which each policy counts its updates."""

@@ -39,8 +39,14 @@ UNUSABLE_ESTIMATORS = {
 BLOCKS = {"reasoner": "actor_rollout_ref", "planner": "planner"}
 MOST_OF_A_GPU = 0.95
 """Of its memory, for servers: each worker beside them has a CUDA context."""
-CHANGED_LOGITS = {"logits_scaling": 1.0, "logit_scale": 1.0, "final_logit_softcapping": None}
-"""What Granite, Cohere and Gemma 2 do to logits after the head, and the value that does nothing."""
+CHANGED_LOGITS = {
+    "logits_scaling": 1.0,
+    "logit_scale": 1.0,
+    "lm_head_multiplier": 1.0,
+    "final_logit_softcapping": None,
+    "logits_soft_cap": None,
+}
+"""What Granite, Cohere, Falcon-H1, Gemma 2 and RecurrentGemma do to logits after the head; the neutral values."""
 
 
 def validate_job(config: DictConfig) -> RsimConfig:
@@ -72,7 +78,7 @@ def validate_job(config: DictConfig) -> RsimConfig:
         check_lora(config[BLOCKS[role]], BLOCKS[role], frozen=role in rsim.frozen)
     if rsim.shared_weights:
         _check_shared_weights(config)
-    else:
+    elif "planner" not in rsim.frozen:
         _check_positions(config)
     if config.trainer.device == "cuda" and not (cpu.is_chosen() or rsim.shared_weights or rsim.planner_pool.enable):
         _check_memory_shares(config)
@@ -220,10 +226,11 @@ def _check_attention(model: DictConfig, key: str) -> None:
 
 
 def _check_memory_shares(config: DictConfig) -> None:
-    """Servers of both roles are awake on the same GPUs during a rollout."""
-    key = "{}.rollout.gpu_memory_utilization"
+    """Servers of both roles are awake on the same GPUs during a rollout; a cache set in bytes takes no share."""
+    key, cache = "{}.rollout.gpu_memory_utilization", "{}.rollout.engine_kwargs.vllm.kv_cache_memory_bytes"
     ours, other = (OmegaConf.select(config, key.format(block)) for block in ("planner", "actor_rollout_ref"))
-    if ours + other > MOST_OF_A_GPU:
+    in_bytes = any(OmegaConf.select(config, cache.format(block)) for block in ("planner", "actor_rollout_ref"))
+    if round(ours + other, 6) > MOST_OF_A_GPU and not in_bytes:
         fix = (
             f"with {key.format('actor_rollout_ref')}={other} both servers would hold {ours + other:.2f} of the same "
             f"GPUs, and {MOST_OF_A_GPU} is the most that fits; lower the larger one"
@@ -233,23 +240,26 @@ def _check_memory_shares(config: DictConfig) -> None:
 
 def _check_positions(config: DictConfig) -> None:
     """verl computes the positions of both roles' rows by the reasoner's model, and a batch holds them in one shape."""
-    kinds = {role: _positions(config[block].model) for role, block in BLOCKS.items()}
+    kinds = {
+        role: "in several dimensions (M-RoPE)" if _has_many_dimensions(config[block].model) else "plain"
+        for role, block in BLOCKS.items()
+    }
     if kinds["planner"] != kinds["reasoner"]:
         fix = (
-            f"its positions are {kinds['planner'] or 'plain'} and those of actor_rollout_ref.model.path="
-            f"{config.actor_rollout_ref.model.path} are {kinds['reasoner'] or 'plain'}; verl computes them alike for "
-            "both policies, so name two models of one kind"
+            f"its positions are {kinds['planner']} and those of actor_rollout_ref.model.path="
+            f"{config.actor_rollout_ref.model.path} {kinds['reasoner']}; verl computes them alike for both policies, "
+            "so name two models of one kind"
         )
         raise ConfigError("planner.model.path", config.planner.model.path, fix)
 
 
-def _positions(model: DictConfig) -> str | None:
-    """The processor whose positions have several dimensions (M-RoPE), as verl finds it; None for plain ones."""
+def _has_many_dimensions(model: DictConfig) -> bool:
+    """Whether a model's positions are more than a number each, by its processor, as verl decides it."""
     hf_config = AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
     if getattr(hf_config, "vision_config", None) is None:
-        return None
-    processor = hf_processor(model.path, trust_remote_code=model.trust_remote_code)
-    return f"{type(processor).__name__}'s" if hasattr(processor, "get_rope_index") else None
+        return False
+    path = model.get("tokenizer_path") or model.path
+    return hasattr(hf_processor(path, trust_remote_code=model.trust_remote_code), "get_rope_index")
 
 
 def _check_shared_weights(config: DictConfig) -> None:
@@ -263,6 +273,8 @@ def _check_shared_weights(config: DictConfig) -> None:
         fix = f"must equal actor_rollout_ref.rollout.temperature={other}: one pass scores both roles' rows"
         raise ConfigError("planner.rollout.temperature", ours, fix)
     _check_context(config.actor_rollout_ref, config.planner.rollout, BLOCKS["planner"])
+    if config.rsim.planner_decoding == "free":
+        return  # no label is read at the head
     hf_config = AutoConfig.from_pretrained(model, trust_remote_code=config.actor_rollout_ref.model.trust_remote_code)
     for name, neutral in CHANGED_LOGITS.items():
         if (value := getattr(hf_config.get_text_config(), name, neutral)) not in (neutral, None):

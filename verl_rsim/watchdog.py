@@ -83,6 +83,7 @@ class Watchdog:
         self.titles: Mapping[str, str] = {}
         self.agents: Sequence[Any] = ()
         self._seen: set[str] = set()  # actors that have lived
+        self._starting = False
         self._phases: dict[str, _Phase] = {}  # by role; what both do at once is the only one, under ""
         self._lock = threading.Lock()
 
@@ -94,8 +95,8 @@ class Watchdog:
             kind: one of :data:`verl_rsim.settings.PHASES`, which may have a bound of its own.
             role: whose it is, where both learn at the same time.
         """
-        own = self.limits.phase_seconds.get(kind)
-        key, seconds = ("stall_seconds", self.limits.stall_seconds) if own is None else (f"phase_seconds.{kind}", own)
+        own = None if self._starting else self.limits.phase_seconds.get(kind)
+        key, seconds = self._bound() if own is None else (f"phase_seconds.{kind}", own)
         with self._lock:
             others = {each: phase for each, phase in self._phases.items() if each and role}
             self._phases = others | {role: _Phase(name, key, seconds)}
@@ -105,20 +106,25 @@ class Watchdog:
         with self._lock:
             last = self._phases[role]
             others = {each: phase for each, phase in self._phases.items() if each != role}
-            self._phases = others or {"": _Phase(last.name, "stall_seconds", self.limits.stall_seconds)}
+            self._phases = others or {"": _Phase(last.name, *self._bound())}
+
+    def _bound(self) -> tuple[str, float]:
+        """The key of a phase that has no bound of its own, and its seconds."""
+        key = "start_seconds" if self._starting else "stall_seconds"
+        return key, getattr(self.limits, key)
 
     def run(self, work: Callable[[], Any], *, starting: bool = False) -> Any:
         """Do ``work`` in a thread of its own; return its result or raise its error.
 
         Args:
             work: begins phases.
-            starting: it may take ``start_seconds`` until it begins one, and starts the actors that are watched later.
+            starting: its phases may take ``start_seconds``, and it starts the actors that are watched later.
 
         Raises:
             JobDied: a process died or nothing moved for too long. The thread is left behind; end the process.
         """
-        key = "start_seconds" if starting else "stall_seconds"
-        bound = getattr(self.limits, key)
+        self._starting = starting
+        key, bound = self._bound()
         self._phases = {"": _Phase("start", key, bound)}
         self._seen = set() if starting else {key for key, actor in job_actors().items() if actor["State"] == "ALIVE"}
         future: Future = Future()

@@ -3,7 +3,8 @@
     python benchmarks/step/run.py FOLDER [--recipe tiny] [--steps 12] [overrides of the recipe]
 
 Trains the recipe with both policies and keeps every interaction. Then stock verl trains each model alone, with the
-recipe's settings of its role: its agent loop makes the same calls for as many tokens, in rows of the same length.
+recipe's model, rate, micro-batches and cache of its role (a KL term is left out): its agent loop makes the same calls
+for as many tokens, in rows of the same length.
 Prints the seconds of each phase (median of the steps after the second) and the ratio of a step, each to those that
 trained on the same rows: median, lowest and highest. Takes three jobs' time; one whose metrics are in FOLDER is not run
 again.
