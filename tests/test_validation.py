@@ -314,18 +314,18 @@ def test_refusals(results, case):
 def test_training_with_flash_attention_needs_it(monkeypatch, model, fits):
     from omegaconf import OmegaConf
 
-    from verl_rsim import machine, validation
+    from verl_rsim import machine, model_checks
     from verl_rsim.errors import ConfigError
 
     for installed in ({"flash-attn": "2.8.3"}, {"kernels": "0.11"}, {}, {"flash-attn": "2.1"}):
         monkeypatch.setattr(machine, "version", lambda name, having=installed: having.get(name, "0"))
         if fits or "0.11" in installed.values() or "2.8.3" in installed.values():
-            validation._check_attention(OmegaConf.create(model), "planner")
+            model_checks.check_attention(OmegaConf.create(model), "planner")
             continue
         with pytest.raises(
             ConfigError, match=r"pip install --no-build-isolation flash-attn==2.8.3; or, slower, \+pl"
         ) as e:
-            validation._check_attention(OmegaConf.create(model), "planner")
+            model_checks.check_attention(OmegaConf.create(model), "planner")
         assert e.value.key == "planner.model.override_config.attn_implementation"
 
 
@@ -352,7 +352,7 @@ def test_models_with_positions_of_two_kinds_are_refused(monkeypatch):
 
     from omegaconf import OmegaConf
 
-    from verl_rsim import validation
+    from verl_rsim import model_checks
     from verl_rsim.errors import ConfigError
 
     class Processor:
@@ -363,20 +363,16 @@ def test_models_with_positions_of_two_kinds_are_refused(monkeypatch):
     seeing = SimpleNamespace(
         from_pretrained=lambda path, **_: SimpleNamespace(vision_config={} if "vl" in path else None)
     )
-    monkeypatch.setattr(validation, "AutoConfig", seeing)
+    monkeypatch.setattr(model_checks, "AutoConfig", seeing)
     monkeypatch.setattr(
-        validation,
+        model_checks,
         "hf_processor",
         lambda path, **_: (Another if "newer" in path else Processor)() if "mrope" in path else None,
     )
 
-    def check(planner: str, reasoner: str):
-        models = {"planner": planner, "actor_rollout_ref": reasoner}
-        blocks = {
-            key: {"model": {"path": path, "tokenizer_path": None, "trust_remote_code": False}}
-            for key, path in models.items()
-        }
-        validation._check_positions(OmegaConf.create(blocks))
+    def check(*paths: str):
+        settings = {"tokenizer_path": None, "trust_remote_code": False}
+        model_checks.check_positions(*(OmegaConf.create({"path": path, **settings}) for path in paths))
 
     for pair in (("text", "other-text"), ("text", "vl-plain"), ("vl-mrope", "vl-mrope-newer")):
         check(*pair)
@@ -412,7 +408,7 @@ def test_jobs_on_gpus_are_checked_for_their_shares(home, monkeypatch):
     ):
         check(fits)
     positions = []
-    monkeypatch.setattr(validation, "_check_positions", lambda config: positions.append(1))
+    monkeypatch.setattr(validation, "check_positions", lambda *models: positions.append(1))
     for trained, asked in (("planner,reasoner", 1), ("reasoner", 1), ("planner", 2)):
         check("rsim.planner_pool.enable=true", f"rsim.train=[{trained}]", "rsim.schedule=joint")
         assert len(positions) == asked

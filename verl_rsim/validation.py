@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from transformers import AutoConfig
 from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
 from verl.trainer.distillation import is_distillation_enabled
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
 from verl.trainer.ppo.utils import need_critic
-from verl.utils import hf_processor
 
-from verl_rsim import cpu, machine
+from verl_rsim import cpu
 from verl_rsim.batch_sizes import check_batch_sizes
 from verl_rsim.checkpoint import FOLDERS, SHARED, read_state, resume_folder
 from verl_rsim.errors import ConfigError
 from verl_rsim.lora import check_lora
+from verl_rsim.model_checks import check_attention, check_context, check_logits, check_positions
 from verl_rsim.prompts import planner_messages
 from verl_rsim.reward.manager import build_sandbox, is_coding_task
 from verl_rsim.reward.planner_score import PlannerScorer
@@ -39,14 +38,6 @@ UNUSABLE_ESTIMATORS = {
 BLOCKS = {"reasoner": "actor_rollout_ref", "planner": "planner"}
 MOST_OF_A_GPU = 0.95
 """Of its memory, for servers: each worker beside them has a CUDA context."""
-CHANGED_LOGITS = {
-    "logits_scaling": 1.0,
-    "logit_scale": 1.0,
-    "lm_head_multiplier": 1.0,
-    "final_logit_softcapping": None,
-    "logits_soft_cap": None,
-}
-"""What Granite, Cohere, Falcon-H1, Gemma 2 and RecurrentGemma do to logits after the head; the neutral values."""
 
 
 def validate_job(config: DictConfig) -> RsimConfig:
@@ -79,7 +70,7 @@ def validate_job(config: DictConfig) -> RsimConfig:
     if rsim.shared_weights:
         _check_shared_weights(config)
     elif "planner" not in rsim.frozen:
-        _check_positions(config)
+        check_positions(config.planner.model, config.actor_rollout_ref.model)
     if config.trainer.device == "cuda" and not (cpu.is_chosen() or rsim.shared_weights or rsim.planner_pool.enable):
         _check_memory_shares(config)
     _check_dialogue(config, rsim)
@@ -208,21 +199,10 @@ def _check_policy(config: DictConfig, role: str, key: str, *, frozen: bool) -> N
         raise ConfigError(f"{key}.rollout.n", block.rollout.n, fix)
     if not block.rollout.calculate_log_probs:
         raise ConfigError(f"{key}.rollout.calculate_log_probs", False, "must be true")
-    _check_context(block, block.rollout, key)
+    check_context(block, block.rollout, key)
     check_batch_sizes(config, role, key, frozen=frozen)
     if config.trainer.device == "cuda" and not cpu.is_chosen() and not frozen:
-        _check_attention(block.model, key)
-
-
-def _check_attention(model: DictConfig, key: str) -> None:
-    """verl 0.9.1 trains with flash attention unless told otherwise, and its extra ``vllm`` does not install it."""
-    wanted = OmegaConf.select(model, "override_config.attn_implementation", default="flash_attention_2")
-    if wanted == "flash_attention_2" and not machine.has_flash_attention():
-        fix = (
-            "flash-attn is not installed: pip install --no-build-isolation flash-attn==2.8.3; "
-            f"or, slower, +{key}.model.override_config.attn_implementation=sdpa"
-        )
-        raise ConfigError(f"{key}.model.override_config.attn_implementation", wanted, fix)
+        check_attention(block.model, key)
 
 
 def _check_memory_shares(config: DictConfig) -> None:
@@ -238,30 +218,6 @@ def _check_memory_shares(config: DictConfig) -> None:
         raise ConfigError(key.format("planner"), ours, fix)
 
 
-def _check_positions(config: DictConfig) -> None:
-    """verl computes the positions of both roles' rows by the reasoner's model, and a batch holds them in one shape."""
-    kinds = {
-        role: "in several dimensions (M-RoPE)" if _has_many_dimensions(config[block].model) else "plain"
-        for role, block in BLOCKS.items()
-    }
-    if kinds["planner"] != kinds["reasoner"]:
-        fix = (
-            f"its positions are {kinds['planner']} and those of actor_rollout_ref.model.path="
-            f"{config.actor_rollout_ref.model.path} {kinds['reasoner']}; verl computes them alike for both policies, "
-            "so name two models of one kind"
-        )
-        raise ConfigError("planner.model.path", config.planner.model.path, fix)
-
-
-def _has_many_dimensions(model: DictConfig) -> bool:
-    """Whether a model's positions are more than a number each, by its processor, as verl decides it."""
-    hf_config = AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
-    if getattr(hf_config, "vision_config", None) is None:
-        return False
-    path = model.get("tokenizer_path") or model.path
-    return hasattr(hf_processor(path, trust_remote_code=model.trust_remote_code), "get_rope_index")
-
-
 def _check_shared_weights(config: DictConfig) -> None:
     """What the planner's block may still say where the reasoner's model plays both roles."""
     model, path = config.actor_rollout_ref.model.path, OmegaConf.select(config, "planner.model.path")
@@ -272,17 +228,9 @@ def _check_shared_weights(config: DictConfig) -> None:
     if ours != other:
         fix = f"must equal actor_rollout_ref.rollout.temperature={other}: one pass scores both roles' rows"
         raise ConfigError("planner.rollout.temperature", ours, fix)
-    _check_context(config.actor_rollout_ref, config.planner.rollout, BLOCKS["planner"])
-    if config.rsim.planner_decoding == "free":
-        return  # no label is read at the head
-    hf_config = AutoConfig.from_pretrained(model, trust_remote_code=config.actor_rollout_ref.model.trust_remote_code)
-    for name, neutral in CHANGED_LOGITS.items():
-        if (value := getattr(hf_config.get_text_config(), name, neutral)) not in (neutral, None):
-            fix = (
-                f"its {name} of {value} changes logits after the head, where the labels' are read with shared weights; "
-                "train two policies, or another model"
-            )
-            raise ConfigError("actor_rollout_ref.model.path", model, fix)
+    check_context(config.actor_rollout_ref, config.planner.rollout, BLOCKS["planner"])
+    if config.rsim.planner_decoding == "constrained":
+        check_logits(config.actor_rollout_ref.model)
 
 
 def _check_strategy_policy(config: DictConfig, owner: str) -> None:
@@ -306,22 +254,6 @@ def _check_strategy_policy(config: DictConfig, owner: str) -> None:
             named = dict.fromkeys(item for item in allowed if item is not None)
             fix = f"must be {' or '.join(map(str, named))} with constrained decoding"
             raise ConfigError(key, value, fix)
-
-
-def _check_context(block: DictConfig, rows: DictConfig, key: str) -> None:
-    """Check that the model and servers of ``block`` take the rows of ``{key}.rollout``."""
-    try:
-        hf_config = AutoConfig.from_pretrained(block.model.path, trust_remote_code=block.model.trust_remote_code)
-    except (OSError, ValueError) as error:  # transformers': no such model, or one it does not know
-        said = str(error).strip().splitlines()[0]
-        raise ConfigError(f"{key}.model.path", block.model.path, f"name another model, {said}") from error
-    longest = block.rollout.max_model_len or getattr(hf_config, "max_position_embeddings", None)
-    wanted = rows.prompt_length + rows.response_length
-    if longest and wanted > longest:
-        fix = (
-            f"with {key}.rollout.prompt_length a row may have {wanted} tokens, but the model takes {longest}; lower one"
-        )
-        raise ConfigError(f"{key}.rollout.response_length", rows.response_length, fix)
 
 
 def _check_dialogue(config: DictConfig, rsim: RsimConfig) -> None:
