@@ -17,8 +17,8 @@ import os, signal, sys
 import ray
 from verl_rsim import leaving
 
-leaving.leave_in_time()
-leaving.LEAVE_SECONDS = 3.0
+leaving.leave_in_time(3600.0)
+leaving.LEAVE_SECONDS = {bound}
 ray.init({where}, include_dashboard=False, logging_level="error")
 ray.get(ray.remote(lambda: 1).remote())
 os.kill({raylet}, signal.SIGSTOP)
@@ -46,7 +46,7 @@ def leave(script: str) -> subprocess.CompletedProcess:
 
 
 def test_a_stopped_raylet_is_ended_with_its_driver():
-    driver = leave(DRIVER.format(where="num_cpus=1", raylet=OWN))
+    driver = leave(DRIVER.format(where="num_cpus=1", raylet=OWN, bound=60.0))
     assert driver.returncode == 3, driver.stderr
     stopped = re.search(r"Ray's raylet is stopped \(process (\d+)\); it is ended with the job", driver.stderr)
     assert not psutil.pid_exists(int(stopped[1]))
@@ -56,7 +56,7 @@ def test_a_stopped_raylet_of_others_is_waited_for_no_longer_than_the_bound():
     cluster = subprocess.Popen([sys.executable, "-c", CLUSTER], stdout=subprocess.PIPE, text=True)
     try:
         address, raylet = cluster.stdout.readline().split()
-        driver = leave(DRIVER.format(where=f"address={address!r}", raylet=raylet))
+        driver = leave(DRIVER.format(where=f"address={address!r}", raylet=raylet, bound=3.0))
         assert driver.returncode == 1
         assert "Timeout (0:00:03)!" in driver.stderr
         assert "in shutdown" in driver.stderr
@@ -64,3 +64,23 @@ def test_a_stopped_raylet_of_others_is_waited_for_no_longer_than_the_bound():
     finally:
         os.kill(cluster.pid, signal.SIGKILL)  # its processes die with it
         cluster.wait(30)
+
+
+WAITING = """
+import os, signal, time
+import ray
+from verl_rsim import leaving
+
+leaving.LOOK_SECONDS = 0.5
+leaving.leave_in_time(3.0)
+ray.init(num_cpus=1, include_dashboard=False, logging_level="error")
+os.kill({raylet}, signal.SIGSTOP)
+ray.get(ray.remote(time.sleep).remote(600))
+"""
+
+
+def test_a_stopped_raylet_ends_a_driver_that_waits():
+    """Nothing starts the task: without the raylet's end the driver would wait for Ray to give the node up, at least."""
+    driver = leave(WAITING.format(raylet=OWN))
+    assert driver.returncode != 0
+    assert re.search(r"Ray's raylet is stopped \(process \d+\); it is ended with the job", driver.stderr), driver.stderr

@@ -163,7 +163,7 @@ from hydra import compose, initialize_config_module
 from verl.utils.config import validate_config
 from verl_rsim import leaving
 
-leaving.leave_in_time = lambda: print("leaves in time")
+leaving.leave_in_time = lambda seconds: print("leaves in time")
 with initialize_config_module("{module}", version_base=None):
     config = compose("{name}", overrides={overrides})
 validate_config(config=config, use_reference_policy=False, use_critic=False)

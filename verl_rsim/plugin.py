@@ -46,7 +46,7 @@ def _check_before_start(module) -> None:
     def checked(validate, _instance, args, kwargs):
         config = kwargs["config"] if "config" in kwargs else args[0]
         if import_module("verl_rsim.verl_options").check_early(config):
-            import_module("verl_rsim.leaving").leave_in_time()
+            import_module("verl_rsim.leaving").leave_in_time(config.rsim.watchdog.stall_seconds)
         return validate(*args, **kwargs)
 
     wrapt.wrap_function_wrapper(module, "validate_config", checked)
