@@ -208,8 +208,8 @@ def _check_policy(config: DictConfig, role: str, key: str, *, frozen: bool) -> N
 def _check_memory_shares(config: DictConfig) -> None:
     """Servers of both roles are awake on the same GPUs during a rollout; a cache set in bytes takes no share."""
     key, cache = "{}.rollout.gpu_memory_utilization", "{}.rollout.engine_kwargs.vllm.kv_cache_memory_bytes"
-    ours, other = (OmegaConf.select(config, key.format(block)) for block in ("planner", "actor_rollout_ref"))
-    in_bytes = any(OmegaConf.select(config, cache.format(block)) for block in ("planner", "actor_rollout_ref"))
+    ours, other = (OmegaConf.select(config, key.format(block)) for block in (BLOCKS["planner"], BLOCKS["reasoner"]))
+    in_bytes = any(OmegaConf.select(config, cache.format(block)) for block in BLOCKS.values())
     if round(ours + other, 6) > MOST_OF_A_GPU and not in_bytes:
         fix = (
             f"with {key.format('actor_rollout_ref')}={other} both servers would hold {ours + other:.2f} of the same "

@@ -12,12 +12,10 @@ PHASES = {
     "weight sync": "weight sync",
     "validation": "validation",
     "save": "save",
-    "planner's log-prob": "planner's log-probs",
-    "planner's update": "planner's update",
 }
 """Of a step, as the watchdog calls them; log-prob and update are the reasoner's."""
-PLANNERS = ("planner's log-prob", "planner's update")
-"""Phases in which the planner's worker is hit alone."""
+PLANNERS = {"planner's log-prob": "planner's log-probs", "planner's update": "planner's update"}
+"""Likewise, those in which the planner's worker is hit alone."""
 WORKERS = {
     "agent loop worker": "agent loop worker",
     "reward worker": "reward worker",
@@ -58,7 +56,7 @@ class Case:
 
     Attributes:
         fault: one of ``SIGNALS`` with a process of ``WORKERS`` after it, or one of ``INSIDE``.
-        phase: one of ``PHASES``.
+        phase: one of ``PHASES`` or ``PLANNERS``.
         thaw: seconds after which a stopped process goes on; the job must go on, too.
     """
 
@@ -70,6 +68,11 @@ class Case:
     def name(self) -> str:
         """As on the command line."""
         return f"{self.fault}, {self.phase}" + (", thawed" if self.thaw else "")
+
+    @property
+    def watched(self) -> str:
+        """Its phase, as the watchdog calls it."""
+        return (PHASES | PLANNERS)[self.phase]
 
     @property
     def signal(self) -> signal.Signals | None:
@@ -88,20 +91,9 @@ class Case:
 
 
 CASES = [
-    *(
-        Case(f"{what} {who}", phase)
-        for what in ("kill", "stop")
-        for who in WORKERS
-        for phase in PHASES
-        if phase not in PLANNERS
-    ),
+    *(Case(f"{what} {who}", phase) for what in ("kill", "stop") for who in WORKERS for phase in PHASES),
     *(Case(f"{what} planner worker", phase) for what in ("kill", "stop") for phase in PLANNERS),
-    *(
-        Case(f"{what} driver", phase)
-        for what in ("terminate", "interrupt")
-        for phase in PHASES
-        if phase not in PLANNERS
-    ),
+    *(Case(f"{what} driver", phase) for what in ("terminate", "interrupt") for phase in PHASES),
     *(Case(fault, "rollout") for fault in INSIDE if fault != "full disk"),
     Case("full disk", "save"),
     Case("stop reasoner engine", "rollout", thaw=10),

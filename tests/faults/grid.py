@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from cases import CASES, PHASES, PLANNERS, Case
+from cases import CASES, PHASES, Case
 from run import Row, read_rows
 
 from verl_rsim.report.tables import markdown_table
@@ -19,7 +19,6 @@ WENT_ON = "on"
 NOT_RUN = ""
 LONG = 300
 """Characters of an error that are shown."""
-COLUMNS = [phase for phase in PHASES if phase not in PLANNERS]
 
 
 def cell(case: Case, row: Row | None) -> str:
@@ -27,7 +26,7 @@ def cell(case: Case, row: Row | None) -> str:
     if row is None:
         return NOT_RUN
     marks = [WENT_ON if row.outcome == "went on" else f"{row.seconds:.0f}"]
-    if row.began and not row.began.endswith(f": {PHASES[case.phase]}"):
+    if row.began and not row.began.endswith(f": {case.watched}"):
         marks[0] += "*"
     return ", ".join([*marks, *row.unkept(case)])
 
@@ -38,12 +37,12 @@ def grid(rows: dict[str, Row]) -> Iterator[str]:
     cases = {(case.fault, case.phase): case for case in CASES if not case.thaw}
 
     def line(fault: str) -> list[str]:
-        of_phases = (cases[fault, phase] for phase in COLUMNS)
+        of_phases = (cases[fault, phase] for phase in PHASES)
         return [fault, *(cell(case, rows.get(case.name)) for case in of_phases)]
 
-    yield markdown_table(("", *COLUMNS), map(line, signals))
+    yield markdown_table(("", *PHASES), map(line, signals))
     yield ""
-    others = [case for case in CASES if not case.signal or case.thaw or case.phase not in COLUMNS]
+    others = [case for case in CASES if not case.signal or case.thaw or case.phase not in PHASES]
     yield markdown_table(("", "after, s"), ([case.name, cell(case, rows.get(case.name))] for case in others))
 
 

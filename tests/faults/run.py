@@ -29,7 +29,7 @@ import psutil
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from cases import CASES, INSIDE, PHASES, Case  # noqa: E402
+from cases import CASES, INSIDE, Case  # noqa: E402
 from job import Job, shared_memory  # noqa: E402
 
 from verl_rsim.checkpoint import finished, read_state  # noqa: E402
@@ -238,7 +238,7 @@ def _reached(job: Job, inside: Path, case: Case, step: int) -> bool:
     end = time.monotonic() + START
     while time.monotonic() < end and job.process.poll() is None:
         found = re.fullmatch(r"step (\d+): (.*)", _phase(inside))
-        if found and int(found[1]) >= step and found[2] == PHASES[case.phase]:
+        if found and int(found[1]) >= step and found[2] == case.watched:
             time.sleep(LITTLE)
             return True
         time.sleep(0.01)
