@@ -142,6 +142,8 @@ print(time.process_time() - busy < 0.3, time.monotonic() - start < 3)
 )
 def test_the_model_runner_that_loses_labels_is_avoided(monkeypatch, version, ours, set_before, then):
     """With the version verl asks for on a GPU; what the user set stays, and so do the jobs of others."""
+    for inherited in ("RSIM_JOB", "RSIM_ENGINES_DIE_WITH_PARENT"):
+        monkeypatch.delenv(inherited, raising=False)
     monkeypatch.setenv(ours, "1")
     monkeypatch.delenv("VLLM_USE_V2_MODEL_RUNNER", raising=False)
     if set_before:

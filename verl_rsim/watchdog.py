@@ -157,7 +157,7 @@ class Watchdog:
             raise JobDied("; ".join([said, *stopped, *culprit.waited_for(self.agents)]))
 
     def _doing(self) -> str:
-        return "in phase " + " and ".join(repr(phase.name) for phase in self._phases.values())
+        return " and ".join(repr(phase.name) for phase in self._phases.values())
 
     def _title(self, key: str, actor: Mapping[str, Any]) -> str:
         name = actor.get("Name") or str(actor.get("ActorClassName")).split(".")[-1]
@@ -188,7 +188,7 @@ class Watchdog:
                 cause = " ".join(str(actor.get("DeathCause") or "no cause given").split())
                 told = re.search('error_message: "([^"]*)', cause)
                 cause = told[1] if told else cause
-                raise JobDied(f"{self._title(key, actor)} died {self._doing()}: {cause[:500]}")
+                raise JobDied(f"{self._title(key, actor)} died in phase {self._doing()}: {cause[:500]}")
         self._check_engines()
 
     def failures(self) -> str:
@@ -204,9 +204,9 @@ class Watchdog:
             try:
                 error = ray.get(answer)
             except ray.exceptions.RayActorError as gone:
-                raise JobDied(f"{role} server: died {self._doing()}: {gone}") from None
+                raise JobDied(f"{role} server: died in phase {self._doing()}: {gone}") from None
             if error:
-                raise JobDied(f"{role} server: {error} {self._doing()}")
+                raise JobDied(f"{role} server: {error} in phase {self._doing()}")
 
 
 def _complete(future: Future, work: Callable[[], Any]) -> None:
