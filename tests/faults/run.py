@@ -60,7 +60,7 @@ OUTSIDE = (
     r"Raylet is terminated\. Termination is unexpected\.",
     r"the trainer's process .* has given no sign of life.*$",
     r"the trainer's process .* died.*$",
-    r"Ray's raylet is stopped .* it is ended with the job",
+    r"^Ray's raylet is stopped .* it is ended with the job",
 )
 """What is said by those who end a job from outside the trainer: it says more than the error that comes of it."""
 OVERRIDES = (
