@@ -5,7 +5,7 @@
 
 An answer is right if the strategies are the kind's. GRPO as the recipe has it: groups of 8, advantages divided by their
 standard deviation, one AdamW step a batch. Writes the accuracy of every step's samples to
-``FOLDER/reference/{kinds}-{turns}-{seed}.json``.
+``FOLDER/reference/{kinds}-{turns}-{group}-{entropy}-{seed}.json``.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ def main() -> None:
     for seed in asked.seeds:
         make_planner(planner := asked.folder / f"planner{seed}", seed)
         curve = learn(planner, seed, asked.kinds, asked.turns, asked.steps, asked.group, asked.entropy)
-        (asked.folder / f"reference/{asked.kinds}-{asked.turns}-{seed}.json").write_text(json.dumps(curve))
+        name = f"{asked.kinds}-{asked.turns}-{asked.group}-{asked.entropy:g}-{seed}"
+        (asked.folder / f"reference/{name}.json").write_text(json.dumps(curve))
         print(f"seed {seed}: " + " ".join(f"{value:.2f}" for value in curve[9::10]), flush=True)
 
 
