@@ -36,15 +36,15 @@ from verl_rsim.checkpoint import finished, read_state  # noqa: E402
 from verl_rsim.folders import home  # noqa: E402
 from verl_rsim.report.tables import markdown_table  # noqa: E402
 
-START, STALL, END = 600, 45, 120
+START, STALL, END = 600, 30, 120
 """Seconds: for a job to reach its phase; without progress until the watchdog ends it; from the fault to the end."""
 LITTLE = 0.05
 """Seconds after a phase's beginning at which the fault comes."""
 LEFT = 20
 """Seconds after which no process may be left."""
-PROMISED, LATER = 60, {"stop raylet": 75, "stop storage unit": 75, "stop task runner": 75}
-"""Seconds from the fault to the end. Ray gives up a raylet after 60 of its own, TransferQueue its storage after ten; a
-task runner is missed ten later than another."""
+PROMISED = 60
+"""Seconds from the fault to the end, the stall's among them: TransferQueue gives up its storage ten later than the
+watchdog, and a task runner is missed ten later than another process."""
 SHARED = 1.0
 """MiB of shared memory that may be left."""
 GOES_ON = ("stop driver",)
@@ -118,7 +118,7 @@ class Row:
             found.append(f"unexpected: {self.outcome}")
         elif self.outcome == "ended with status 0":
             found.append("as if nothing had happened")
-        if self.seconds > LATER.get(case.fault, PROMISED):
+        if self.seconds > PROMISED:
             found.append("late")
         if self.named is False:
             found.append("does not name it")
