@@ -42,7 +42,8 @@ def make_sandbox(scoring: ScoringConfig, fusion_url: str | None) -> Sandbox:
     )
     url = fusion_url if scoring.sandbox == "fusion" else None
     if scoring.sandbox == "fusion" and not url:
-        raise ConfigError("reward.sandbox_fusion.url", url, "rsim.scoring.sandbox=fusion needs the service's URL")
+        fix = "rsim.scoring.sandbox=fusion needs the service's URL (in an evaluation fusion_url)"
+        raise ConfigError("reward.sandbox_fusion.url", url, fix)
     return Sandbox.create(scoring.sandbox, limits, url)
 
 

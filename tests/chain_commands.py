@@ -31,6 +31,7 @@ class Commands:
     def __init__(self, right=lambda state, dataset, number: number % 2 == 0, fails="", killed_at=""):
         self.seen: list[str] = []
         self.overrides: dict[str, dict[str, str]] = {}
+        self.matrices: list[Matrix] = []
         self.right, self.fails, self.killed_at = right, fails, killed_at
 
     def __call__(self, command, environment) -> int:
@@ -43,6 +44,7 @@ class Commands:
         if "export" in command:
             return self._do("export", lambda: self._export(Path(command[-1]), Path(command[-3])))
         matrix = read_matrix(Path(command[-3]))
+        self.matrices.append(matrix)
         name = f"transfer {','.join(matrix.planners)}"
         return self._do(name, lambda: self._transfer(matrix, Path(command[-1])))
 

@@ -91,6 +91,16 @@ def test_a_chain_runs_to_its_end_and_again_does_nothing(write, home, tmp_path):
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == files
 
 
+def test_states_are_evaluated_by_the_first_stages_rules(write):
+    overrides = "[rsim.planner_decoding=free, rsim.max_turns=4, 'reward.sandbox_fusion.url=http://host/run_code']"
+    commands, chain = Commands(), CHAIN[: CHAIN.index("  - {name: code")] + "evaluation: {limit: 4}\n"
+    go(write(chain.replace("steps: 2}", f"steps: 2, overrides: {overrides}}}")), commands)
+    assert commands.seen == ["transfer before", "train math", "export", "transfer before,math"]
+    for settings in (matrix.settings for matrix in commands.matrices):
+        assert (settings.rules.planner_decoding, settings.rules.max_turns) == ("free", 4)
+        assert settings.fusion_url == "http://host/run_code"
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("killed_at", ["train math", "train code"])
 def test_a_kill_in_training_costs_what_was_not_saved(write, tmp_path, killed_at):

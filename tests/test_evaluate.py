@@ -18,8 +18,9 @@ from verl_rsim.episode_log import read_log
 from verl_rsim.episodes import question_id
 from verl_rsim.errors import ConfigError, DataError, EngineError
 from verl_rsim.evaluate.conditions import CONTROLS, FIXED_EACH, PLANNER, Draw, Table, parse_controls
-from verl_rsim.evaluate.config import Settings
+from verl_rsim.evaluate.config import ModelConfig, Settings
 from verl_rsim.evaluate.engines import Sampling
+from verl_rsim.evaluate.players import Reasoner
 from verl_rsim.evaluate.questions import load_questions
 from verl_rsim.evaluate.records import RECORDS, Record, RecordFile, read_records
 from verl_rsim.evaluate.report import report
@@ -114,6 +115,17 @@ def test_what_each_control_is(letters, dataset, scorer, tmp_path):
     prompts = [letters.decode(ids) for ids, _ in table.reasoner.engine.requests]
     menus = [prompt for prompt in prompts if STRATEGIES[1].description in prompt and "name it" in prompt]
     assert len(menus) == len(dataset.questions)
+
+
+def test_a_planner_that_writes_freely_is_read_as_in_training(letters, dataset, scorer, tmp_path):
+    rules = dataclasses.replace(RULES, planner_decoding="free")
+    table = make(letters, lambda prompt, seed: "7, I think\n\nmore", ("random",), rules)
+    records = run(table, dataset, scorer, tmp_path)
+    assert {r.strategies for r in records if r.condition == PLANNER} == {(STRATEGIES[6].name,) * 3}
+    assert len({r.strategies for r in records if r.condition == "random"}) > 1
+    asked = [params for _, params in table.planners[PLANNER].engine.requests]
+    assert asked
+    assert not any("allowed_token_ids" in params for params in asked)
 
 
 def test_temperature_and_seed_reach_the_engines(letters, dataset, scorer, tmp_path):
@@ -297,3 +309,14 @@ def test_rules_that_do_not_fit_a_model(letters):
         unnamed.dialogue(letters, 4000, letters, 100)
     with pytest.raises(ConfigError, match="max_turns=0"):
         Rules(max_turns=0)
+    with pytest.raises(ConfigError, match="planner_decoding='any': choose constrained or free"):
+        Rules(planner_decoding="any")
+    with pytest.raises(ConfigError, match="context=0"):
+        ModelConfig("smollm2", context=0)
+
+
+def test_a_models_context_is_the_users_within_what_it_takes(home):
+    path = str(home / "models/tiny-llama")
+    own = ModelConfig(path).load(Reasoner).engine.context
+    assert ModelConfig(path, context=100).load(Reasoner).engine.context == 100
+    assert ModelConfig(path, context=1 << 20).load(Reasoner).engine.context == own < 1 << 20

@@ -110,6 +110,14 @@ def test_an_endpoint_that_cannot_be_exact_is_refused(letters, change, message):
         engine(Server(letters, change)).check(letters)
 
 
+def test_a_reasoners_endpoint_need_not_keep_to_labels(letters):
+    server = Server(letters, lambda choice, body: choice | {"token_ids": [7]})
+    engine(server).check(letters, labels=False)
+    assert not any("allowed_token_ids" in body for body in server.bodies)
+    with pytest.raises(EngineError, match="returns no token ids"):
+        engine(Server(letters, without("token_ids"))).check(letters, labels=False)
+
+
 def events(*data: str) -> httpx.Response:
     return httpx.Response(200, text="".join(f"data: {item}\n\n" for item in data))
 

@@ -54,8 +54,10 @@ def test_a_tokenizer_without_chat_template_or_labels(home, tmp_path):
     tokenizer = type(tokenizer)(tokenizer_object=_load(state), chat_template=template)
     tokenizer.save_pretrained(tmp_path)
     assert Reasoner.from_pretrained(tmp_path).folder == tmp_path
+    codec = Planner.from_pretrained(tmp_path).codec
     with pytest.raises(ConfigError, match="no single token for the strategy label '7'"):
-        Planner.from_pretrained(tmp_path)
+        Rules().dialogue(codec, 4000, codec, 4000)
+    assert not Rules(planner_decoding="free").dialogue(codec, 4000, codec, 4000).constrained
 
 
 @pytest.mark.parametrize(
@@ -134,12 +136,14 @@ class Client:
         pass
 
 
+@pytest.mark.parametrize("decoding", ["constrained", "free"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_training_evaluation_and_serving_ask_the_same_and_get_the_same_ids(tokenizers, stream):
+def test_training_evaluation_and_serving_ask_the_same_and_get_the_same_ids(tokenizers, stream, decoding):
     from verl_rsim.server_sampler import ServerSampler
 
     planner, reasoner = (Codec(tokenizers[name], eos_ids(tokenizers[name])) for name in ("qwen2", "llama"))
-    rules, sampling, question = Rules(4, 20, 20), Sampling(0.7, 0.9), [{"role": "user", "content": "What is 2 + 3?"}]
+    rules, sampling = Rules(4, 20, 20, planner_decoding=decoding), Sampling(0.7, 0.9)
+    question = [{"role": "user", "content": "What is 2 + 3?"}]
     server, engine, served = Client(), Client(), Client()
     dialogue = rules.dialogue(planner, Client.context, reasoner, Client.context)
     trained = [ServerSampler("planner", server, sampling.params(), "7/0") for _ in range(2)]
@@ -148,6 +152,7 @@ def test_training_evaluation_and_serving_ask_the_same_and_get_the_same_ids(token
     second = asyncio.run(play(question, *seats, rules, sampling, "7/0"))
     assert first == second
     assert len(first.turns) > 1
+    assert {len(turn.choice.token_ids) for turn in first.turns} == {1 if decoding == "constrained" else 3}
 
     service = Service(Planner("p", None, planner, served), Reasoner("r", None, reasoner, served), rules)
     options = {"temperature": 0.7, "top_p": 0.9, "seed": 7, "stream": stream, "rsim": {"return_token_ids": True}}

@@ -21,6 +21,8 @@ from verl_rsim.value_kinds import INTEGER, NUMBER, POSITIVE
 ROLES = ("planner", "reasoner")
 PHASES = ("rollout", "log_probs", "update", "save", "weight_sync", "validation", "metrics")
 """Of a step, which the watchdog bounds."""
+PLANNER_DECODINGS = ("constrained", "free")
+"""What a planner may write: one of the nine labels, or anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,7 @@ class RsimConfig:
         for key in ("max_turns", "max_step_tokens", "max_answer_tokens"):
             _at_least(f"rsim.{key}", getattr(self, key), 1)
         _one_of("rsim.injection", self.injection, [item.value for item in Injection])
-        _one_of("rsim.planner_decoding", self.planner_decoding, ["constrained", "free"])
+        _one_of("rsim.planner_decoding", self.planner_decoding, list(PLANNER_DECODINGS))
         _one_of("rsim.console", self.console, ["verl", "summary"])
         if not self.step_delimiter:
             raise ConfigError("rsim.step_delimiter", self.step_delimiter, 'must not be empty, e.g. "\\n\\n"')

@@ -29,7 +29,8 @@ from verl_rsim.evaluate.players import Planner, Reasoner, resolve
 from verl_rsim.evaluate.questions import load_questions
 
 RULES = {"max_turns": "max_turns", "max_step_tokens": "max_step_tokens", "max_answer_tokens": "max_answer_tokens",
-         "injection": "injection", "delimiter": "step_delimiter"}  # fmt: skip
+         "injection": "injection", "delimiter": "step_delimiter",
+         "planner_decoding": "planner_decoding"}  # fmt: skip
 """The evaluation's rules, by the settings in ``rsim`` that training plays by."""
 
 
@@ -135,6 +136,7 @@ class _ChainRun:
             **given,
             "rules": {**{rule: rsim[name] for rule, name in RULES.items()}, **(given.get("rules") or {})},
             "scoring": {**rsim["scoring"], **(given.get("scoring") or {})},
+            "fusion_url": given.get("fusion_url") or config.reward.sandbox_fusion.url,
             "reasoners": {REASONER: self.reasoner},
             "datasets": test_files(self.chain),
         }

@@ -31,13 +31,17 @@ def eval_command(
     max_turns: Annotated[int, typer.Option()] = 6,
     max_step_tokens: Annotated[int, typer.Option()] = 128,
     max_answer_tokens: Annotated[int, typer.Option()] = 128,
-    max_prompt_tokens: Annotated[int | None, typer.Option(help="Default: what the models take")] = None,
+    max_prompt_tokens: Annotated[int | None, typer.Option(help="Default: what the context leaves")] = None,
+    context: Annotated[int, typer.Option(help="Tokens of a row, where the model takes as many")] = 8192,
     injection: Annotated[str, typer.Option(help="inline or chat")] = "inline",
+    delimiter: Annotated[str, typer.Option(help="Ends a step, as rsim.step_delimiter", show_default=False)] = "\n\n",
+    planner_decoding: Annotated[str, typer.Option(help="constrained or free, as in training")] = "constrained",
     planner_tokenizer: Annotated[str | None, typer.Option(help="Of an endpoint")] = None,
     reasoner_tokenizer: Annotated[str | None, typer.Option(help="Of an endpoint")] = None,
     template: Annotated[str, typer.Option(help="Arguments of both chat templates, as JSON")] = "{}",
     engine: Annotated[str, typer.Option(help="Arguments of vLLM's AsyncEngineArgs, as JSON")] = "{}",
     scoring: Annotated[str, typer.Option(help="Settings as in rsim.scoring, as JSON")] = "{}",
+    fusion_url: Annotated[str | None, typer.Option(help="Of the sandbox service, with sandbox fusion")] = None,
     out: Annotated[Path | None, typer.Option(help="Default: a folder below $RSIM_HOME/evals")] = None,
 ) -> None:
     """Evaluate a planner before a reasoner, against its controls; the same command goes on after a kill."""
@@ -48,10 +52,18 @@ def eval_command(
     from verl_rsim.evaluate.single import run_eval
     from verl_rsim.settings import parse_scoring
 
-    rules = Rules(max_turns, max_step_tokens, max_answer_tokens, max_prompt_tokens, injection)
+    rules = Rules(
+        max_turns, max_step_tokens, max_answer_tokens, max_prompt_tokens, injection, delimiter, planner_decoding
+    )
     scored = parse_scoring(read_object("scoring", scoring))
-    settings = Settings(samples, temperature, planner_temperature, top_p, seed, limit, concurrency, rules, scored)
-    shared = {"template_kwargs": read_object("template", template), "engine_options": read_object("engine", engine)}
+    settings = Settings(
+        samples, temperature, planner_temperature, top_p, seed, limit, concurrency, rules, scored, fusion_url
+    )
+    shared: dict[str, Any] = {
+        "template_kwargs": read_object("template", template),
+        "engine_options": read_object("engine", engine),
+        "context": context,
+    }
     run_eval(
         ModelConfig(reasoner, reasoner_tokenizer, **shared),
         ModelConfig(planner, planner_tokenizer, **shared) if planner else None,

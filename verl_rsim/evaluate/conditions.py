@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from collections.abc import Collection, Iterable, Sequence
@@ -92,7 +93,7 @@ class Table:
         controls: names out of :data:`CONTROLS`.
 
     Raises:
-        ConfigError: a model takes too few tokens for the rules.
+        ConfigError: a model takes too few tokens for the rules, or a planner has no strategy labels.
     """
 
     def __init__(
@@ -101,7 +102,8 @@ class Table:
         self.reasoner, self.planners, self.rules, self.draw = reasoner, planners, rules, draw
         self.conditions = (*controls, *planners)
         context = reasoner.engine.context
-        self._scripted = rules.dialogue(NO_PLANNER, UNBOUNDED, reasoner.codec, context)
+        scripted = dataclasses.replace(rules, planner_decoding="constrained")
+        self._scripted = scripted.dialogue(NO_PLANNER, UNBOUNDED, reasoner.codec, context)
         self._dialogues = {
             name: rules.dialogue(planner.codec, planner.engine.context, reasoner.codec, context)
             for name, planner in planners.items()

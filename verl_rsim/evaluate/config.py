@@ -13,7 +13,7 @@ from typing import Any
 from verl_rsim.errors import ConfigError
 from verl_rsim.evaluate.conditions import Draw, Table
 from verl_rsim.evaluate.engines import Engine, Sampling
-from verl_rsim.evaluate.players import AnyPlayer, Planner, Player, Reasoner
+from verl_rsim.evaluate.players import MAX_CONTEXT, AnyPlayer, Planner, Player, Reasoner
 from verl_rsim.evaluate.rules import Rules
 from verl_rsim.evaluate.vllm_engine import VllmEngine
 from verl_rsim.folders import home
@@ -31,12 +31,18 @@ class ModelConfig:
     tokenizer: str | None = None
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     engine_options: Mapping[str, Any] = field(default_factory=dict)
+    context: int = MAX_CONTEXT
+
+    def __post_init__(self):
+        if type(self.context) is not int or self.context < 1:
+            raise ConfigError("context", self.context, "must be a whole number >= 1")
 
     def load(self, cls: type[AnyPlayer]) -> AnyPlayer:
         """Find the model and read its tokenizer."""
         return cls.from_pretrained(
             self.path,
             tokenizer=self.tokenizer,
+            context=self.context,
             template_kwargs=self.template_kwargs,
             engine_options=self.engine_options,
         )
@@ -55,6 +61,7 @@ class Settings:
         concurrency: answers under way at once.
         rules: bounds of an interaction.
         scoring: as the block ``rsim.scoring`` of training.
+        fusion_url: of the sandbox service, where ``scoring.sandbox`` is "fusion".
     """
 
     samples: int = 1
@@ -66,6 +73,7 @@ class Settings:
     concurrency: int = 32
     rules: Rules = field(default_factory=Rules)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    fusion_url: str | None = None
 
     def __post_init__(self):
         for key in ("samples", "concurrency", "limit"):

@@ -95,21 +95,26 @@ class HttpEngine(Engine):
             raise EngineError(f"{self.name}: /v1/models lists no model; it is no OpenAI-compatible server")
         return ServedModel(cards[0]["id"], cards[0].get("root"), cards[0].get("max_model_len"))
 
-    def check(self, codec: Codec) -> None:
-        """Make sure the endpoint continues token ids of this codec exactly, keeps to the allowed ones and, if it can
-        be asked, has the same chat template.
+    def check(self, codec: Codec, labels: bool = True) -> None:
+        """Make sure the endpoint continues token ids of this codec exactly and, if it can be asked, has the same chat
+        template.
+
+        Args:
+            labels: also that it samples among the tokens allowed, as a planner's must.
 
         Raises:
             EngineError: it does not.
         """
         ids = codec.encode(_PROBE)
-        allowed = {"temperature": 0, "max_tokens": 1, "allowed_token_ids": [ids[0]], "add_special_tokens": False}
+        params: dict[str, Any] = {"temperature": 0, "max_tokens": 1, "add_special_tokens": False}
+        if labels:
+            params["allowed_token_ids"] = [ids[0]]
         for prompt in (_PROBE, list(ids)):
-            choice = _choice(self._call("POST", "completions", self._body(prompt, allowed)), self.name)
+            choice = _choice(self._call("POST", "completions", self._body(prompt, params)), self.name)
             if not choice.get("token_ids"):
                 fix = "serve the model with vLLM's `vllm serve`"
                 raise EngineError(f"{self.name}: returns no token ids, so no interaction would be exact; {fix}")
-            if tuple(choice["token_ids"]) != (ids[0],):
+            if labels and tuple(choice["token_ids"]) != (ids[0],):
                 raise EngineError(f"{self.name}: ignores allowed_token_ids; serve the model with `vllm serve`")
             if tuple(choice.get("prompt_token_ids") or ids) != ids:
                 fix = "name the tokenizer the server uses"

@@ -70,7 +70,7 @@ class Player:
             engine_options: of vLLM's ``AsyncEngineArgs``, e.g. ``{"tensor_parallel_size": 4}``.
 
         Raises:
-            ConfigError: no such model, or one without tokenizer, chat template or (planner) strategy labels.
+            ConfigError: no such model, or one without tokenizer or chat template.
             EngineError: the endpoint cannot be reached, or cannot continue token ids exactly.
         """
         source = str(source)
@@ -84,16 +84,11 @@ class Player:
             home_of_codec = str(folder or source)
         codec, known_locally = load_codec(home_of_codec, cls.role, is_url(source), template_kwargs)
         if is_url(source):
-            http.check(codec)
+            http.check(codec, labels=cls is Planner)
             http.context = min(context, known or known_locally or context)
         else:
             engine = VllmEngine(home_of_codec, min(context, known_locally or context), options=engine_options)
-        player = cls(source, folder, codec, engine)
-        player.check()
-        return player
-
-    def check(self) -> None:
-        """Raise what keeps this model from its role."""
+        return cls(source, folder, codec, engine)
 
     def sampler(self, sampling: Sampling, seed: str | None = None) -> EngineSampler:
         """The dialogue's ``Generate`` for one interaction."""
@@ -108,9 +103,6 @@ class Planner(Player):
     """Chooses strategies."""
 
     role = "planner"
-
-    def check(self) -> None:
-        self.codec.label_ids()
 
 
 class Reasoner(Player):
@@ -221,7 +213,7 @@ async def play(
         The episode: strategies, steps, token ids and why it ended. Use one event loop for all calls of a model.
 
     Raises:
-        ConfigError: the rules do not fit the models.
+        ConfigError: the rules do not fit the models, or the planner has no strategy labels.
         EngineError: a model failed.
     """
     messages = [{"role": "user", "content": question}] if isinstance(question, str) else question

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from verl_rsim.dialogue import Dialogue, Injection, Limits
 from verl_rsim.errors import ConfigError
 from verl_rsim.prompts import Codec
+from verl_rsim.settings import PLANNER_DECODINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Rules:
         max_prompt_tokens: of each model's prompt; None: what its context leaves. A longer question is not played.
         injection: "inline" or "chat".
         delimiter: ends a step.
+        planner_decoding: "constrained" (to the nine labels) or "free", as the planner was trained.
     """
 
     max_turns: int = 6
@@ -27,6 +29,7 @@ class Rules:
     max_prompt_tokens: int | None = None
     injection: str = "inline"
     delimiter: str = "\n\n"
+    planner_decoding: str = "constrained"
 
     def __post_init__(self):
         for name in ("max_turns", "max_step_tokens", "max_answer_tokens", "max_prompt_tokens"):
@@ -37,6 +40,9 @@ class Rules:
             raise ConfigError("injection", self.injection, "choose inline or chat")
         if not self.delimiter:
             raise ConfigError("delimiter", self.delimiter, "must not be empty")
+        if self.planner_decoding not in PLANNER_DECODINGS:
+            fix = f"choose {' or '.join(PLANNER_DECODINGS)}"
+            raise ConfigError("planner_decoding", self.planner_decoding, fix)
 
     @property
     def budget(self) -> int:
@@ -49,10 +55,13 @@ class Rules:
         The reasoner's row has room for the whole budget and all instructions, so that only the budget binds.
 
         Raises:
-            ConfigError: a model takes too few tokens for these rules.
+            ConfigError: a model takes too few tokens for these rules, or the planner has no strategy labels.
         """
         unbounded = Limits(self.max_turns, self.max_step_tokens, self.max_answer_tokens, 1, 1, 1, 1)
-        dialogue = Dialogue(planner, reasoner, unbounded, Injection(self.injection), delimiter=self.delimiter)
+        constrained = self.planner_decoding == "constrained"
+        dialogue = Dialogue(planner, reasoner, unbounded, Injection(self.injection), constrained, self.delimiter)
+        if constrained:
+            _ = dialogue.label_ids
         reasoner_response = self.budget + self.max_turns * dialogue.longest_injection()
         planner_response = min(2 * reasoner_response, planner_context // 2)  # the steps, in another tokenizer's tokens
         planner_prompt = self._prompt("planner", planner_context, planner_response)

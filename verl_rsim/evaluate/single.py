@@ -39,7 +39,7 @@ def run_eval(
     if not named and planner is None and base_planner is None:
         raise ConfigError("controls", list(controls), "nothing is left to evaluate; name a planner or a control")
     dataset = load_questions(data, settings.limit)
-    scorer = Scorer(settings.scoring)
+    scorer = Scorer(settings.scoring, settings.fusion_url)
     try:
         check_truths(dataset, scorer)
         wanted = {BASE_PLANNER: base_planner, PLANNER: planner}

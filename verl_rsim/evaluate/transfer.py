@@ -41,7 +41,7 @@ async def transfer(matrix: Matrix, folder: Path, console: Console) -> dict[str, 
     Raises:
         ConfigError, DataError: the folder holds something else, or a dataset cannot be used.
     """
-    scorer = Scorer(matrix.settings.scoring)
+    scorer = Scorer(matrix.settings.scoring, matrix.settings.fusion_url)
     try:
         data = {name: load_questions(source, matrix.settings.limit) for name, source in matrix.datasets.items()}
         for dataset in data.values():

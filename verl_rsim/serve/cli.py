@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,8 +28,11 @@ def serve(
     max_turns: Annotated[int, typer.Option()] = 6,
     max_step_tokens: Annotated[int, typer.Option()] = 128,
     max_answer_tokens: Annotated[int, typer.Option()] = 128,
-    max_prompt_tokens: Annotated[int | None, typer.Option(help="Default: what the models take")] = None,
+    max_prompt_tokens: Annotated[int | None, typer.Option(help="Default: what the context leaves")] = None,
+    context: Annotated[int, typer.Option(help="Tokens of a row, where the model takes as many")] = 8192,
     injection: Annotated[str, typer.Option(help="inline or chat; as in training")] = "inline",
+    delimiter: Annotated[str, typer.Option(help="Ends a step, as rsim.step_delimiter", show_default=False)] = "\n\n",
+    planner_decoding: Annotated[str, typer.Option(help="constrained or free, as in training")] = "constrained",
     planner_tokenizer: Annotated[str | None, typer.Option(help="Of an endpoint")] = None,
     reasoner_tokenizer: Annotated[str | None, typer.Option(help="Of an endpoint")] = None,
     template: Annotated[str, typer.Option(help="Arguments of both chat templates, as JSON")] = "{}",
@@ -45,12 +48,15 @@ def serve(
     from verl_rsim.serve.server import bind, run
     from verl_rsim.serve.service import Service
 
-    rules = Rules(max_turns, max_step_tokens, max_answer_tokens, max_prompt_tokens, injection)
+    rules = Rules(
+        max_turns, max_step_tokens, max_answer_tokens, max_prompt_tokens, injection, delimiter, planner_decoding
+    )
     limits = ServeLimits(concurrency, queue, max_n, max_body, timeout, drain)
     key = read_api_key(api_key_file)
-    shared = {
+    shared: dict[str, Any] = {
         "template_kwargs": read_object("template", template),
         "engine_options": read_object("engine", engine),
+        "context": context,
     }
     with bind(host, port) as taken:
         players = seat(

@@ -28,7 +28,7 @@ class Service:
         dialogue: as in training and evaluation.
 
     Raises:
-        ConfigError: a model takes too few tokens for the rules.
+        ConfigError: a model takes too few tokens for the rules, or the planner has no strategy labels.
     """
 
     planner: Planner
