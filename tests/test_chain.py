@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 
 from verl_rsim.cli import app
 from verl_rsim.continual.chain import read_chain
-from verl_rsim.continual.run import only_one, run_chain
+from verl_rsim.continual.run import run_chain
 from verl_rsim.continual.stages import Job, StageFailed
 from verl_rsim.errors import ConfigError, DataError, RsimError
+from verl_rsim.folders import only_one
 from verl_rsim.report.facts import find_metrics, load_steps
 
 ROOT = Path(__file__).parent.parent
@@ -92,13 +93,18 @@ def test_a_chain_runs_to_its_end_and_again_does_nothing(write, home, tmp_path):
 
 
 def test_states_are_evaluated_by_the_first_stages_rules(write):
-    overrides = "[rsim.planner_decoding=free, rsim.max_turns=4, 'reward.sandbox_fusion.url=http://host/run_code']"
+    overrides = ("[rsim.planner_decoding=free, rsim.max_turns=4, 'reward.sandbox_fusion.url=http://host/run_code', "
+                 "+data.apply_chat_template_kwargs.enable_thinking=false]")  # fmt: skip
     commands, chain = Commands(), CHAIN[: CHAIN.index("  - {name: code")] + "evaluation: {limit: 4}\n"
     go(write(chain.replace("steps: 2}", f"steps: 2, overrides: {overrides}}}")), commands)
     assert commands.seen == ["transfer before", "train math", "export", "transfer before,math"]
     for settings in (matrix.settings for matrix in commands.matrices):
         assert (settings.rules.planner_decoding, settings.rules.max_turns) == ("free", 4)
         assert settings.fusion_url == "http://host/run_code"
+    for model in (
+        model for matrix in commands.matrices for model in (*matrix.planners.values(), *matrix.reasoners.values())
+    ):
+        assert model.template_kwargs == {"enable_thinking": False}
 
 
 @pytest.mark.usefixtures("unchecked")

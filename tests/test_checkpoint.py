@@ -21,10 +21,10 @@ from verl_rsim.errors import ConfigError, SaveError
 from verl_rsim.guard import GuardState
 
 
-def save(root, step, keep=None):
+def save(root, step, keep=None, began=0):
     step_folder(root, step).mkdir(parents=True)
     (step_folder(root, step) / "data.pt").write_text("data")
-    finish(root, SavedState(step, 0, ("planner", "reasoner")), keep)
+    finish(root, SavedState(step, 0, ("planner", "reasoner"), began=began), keep)
 
 
 def test_an_unfinished_checkpoint_is_never_resumed_from(tmp_path):
@@ -48,6 +48,14 @@ def test_a_run_that_went_back_keeps_its_own_checkpoints(tmp_path):
     remove(step_folder(tmp_path, 4))
     save(tmp_path, 4, keep=1)  # resumed from step 2: the 6 of the old branch goes, not the new 4
     assert finished(tmp_path) == [step_folder(tmp_path, 4)]
+
+
+def test_another_runs_checkpoints_are_not_counted_among_the_ones_to_keep(tmp_path):
+    for step in (260, 300):
+        save(tmp_path, step)
+    for step in (20, 40):  # a run begun anew in the same folder
+        save(tmp_path, step, keep=1, began=3)
+    assert [read_state(folder).step for folder in finished(tmp_path)] == [260, 300, 40]
 
 
 def test_a_copied_folder_is_resumed_from_its_last_checkpoint(tmp_path):

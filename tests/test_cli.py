@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -13,7 +14,7 @@ from verl_rsim.cli import app
 from verl_rsim.errors import DataError
 from verl_rsim.export import export_policies
 from verl_rsim.strategies import STRATEGIES
-from verl_rsim.summary import read_metrics
+from verl_rsim.summary import metrics_file, metrics_until, read_metrics
 
 ROOT = Path(__file__).parent.parent
 
@@ -62,3 +63,17 @@ def test_the_readme_names_only_targets_that_exist():
     for target in re.findall(r"^make (?:\w+=\S+ )*(\w+)|`make (?:\w+=\S+ )*(\w+)", readme, re.MULTILINE):
         name = "".join(target)
         assert re.search(rf"^{name}:", (ROOT / "Makefile").read_text(), re.MULTILINE), name
+
+
+def test_a_resumed_run_keeps_the_steps_before_it(tmp_path, monkeypatch):
+    monkeypatch.delenv("VERL_FILE_LOGGER_PATH", raising=False)
+    monkeypatch.setenv("VERL_FILE_LOGGER_ROOT", str(tmp_path))
+    path = metrics_file(SimpleNamespace(project_name="rsim", experiment_name="run"))
+    assert path == tmp_path / "rsim/run.jsonl"
+    assert metrics_until(path, 2) == b""
+    path.parent.mkdir()
+    path.write_text("".join(json.dumps({"step": step, "data": {}}) + "\n" for step in range(5)) + '{"step": 1, "da')
+    assert [json.loads(line)["step"] for line in metrics_until(path, 2).splitlines()] == [0, 1, 2]
+    assert metrics_until(path, 0) == b"", "a run that begins anew"
+    monkeypatch.setenv("VERL_FILE_LOGGER_PATH", "elsewhere.jsonl")
+    assert metrics_file(None) == Path("elsewhere.jsonl")

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from verl_rsim.data.prepare import prepare
-from verl_rsim.errors import DataError
+from verl_rsim.errors import ConfigError, DataError, RsimError
+from verl_rsim.folders import only_one
 from verl_rsim.models import prepare_tiny
 
 
@@ -40,6 +41,20 @@ def test_a_damaged_folder_is_made_anew(tmp_path, damage):
 def test_other_settings_make_the_folder_anew(tmp_path):
     prepare(tmp_path / "d", "arithmetic", train=20, test=5)
     assert prepare(tmp_path / "d", "arithmetic", train=10, test=5)
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/mine.parquet").write_text("mine")
+    with pytest.raises(ConfigError, match=r"out=.*holds files and no manifest\.json that says they were made here"):
+        prepare(tmp_path / "d", "arithmetic", train=20, test=5)
+    assert [path.name for path in (tmp_path / "d").iterdir()] == ["mine.parquet"]
+
+
+def test_a_folder_is_made_by_one_process_at_a_time(tmp_path):
+    with only_one(tmp_path, ".d.lock"), pytest.raises(RsimError, match="another process is at work here"):
+        prepare(tmp_path / "d", "arithmetic", train=20, test=5)
+    assert prepare(tmp_path / "d", "arithmetic", train=20, test=5)
 
 
 def test_own_files(tmp_path):

@@ -46,18 +46,26 @@ def test_log_probs_that_are_nan_are_refused():
         ask([5], [math.nan])
 
 
-def test_a_reward_that_is_no_number_is_refused(monkeypatch):
+@pytest.mark.parametrize(
+    ("reward", "extra", "message"),
+    [
+        (math.nan, {}, "a reward must be a finite number, and this is nan"),
+        (0.0, {"reward_extra_info": {"acc": math.nan}}, "a reward's acc must be a finite number, and this is nan"),
+    ],
+)
+def test_a_reward_that_is_no_number_is_refused(monkeypatch, reward, extra, message):
     from verl_rsim.rollout import RsimAgentLoopWorker
     from verl_rsim.witness import ACCOUNT
 
     ACCOUNT.failed.clear()
 
     async def scored(_worker, outputs, kwargs):
-        outputs[-1].reward_score = math.nan
+        outputs[-1].reward_score = reward
+        outputs[-1].extra_fields |= extra
 
     monkeypatch.setattr(RsimAgentLoopWorker.__mro__[1], "_compute_score", scored)
     worker = object.__new__(RsimAgentLoopWorker)
     rows = [SimpleNamespace(reward_score=None, extra_fields={}) for _ in range(2)]
-    with pytest.raises(ValueError, match="a reward must be a finite number, and this is nan"):
+    with pytest.raises(ValueError, match=message):
         asyncio.run(worker._compute_score(rows, {}))
     assert [error.partition(": a")[0] for error in ACCOUNT.failed] == ["the reward: ValueError"]

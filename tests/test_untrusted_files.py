@@ -135,6 +135,32 @@ def test_a_models_own_code_is_not_run(tmp_path, mark, tiny):
         Planner.from_pretrained(folder)
 
 
+def test_the_reward_worker_runs_a_tokenizers_own_code_only_where_it_is_asked_to(tmp_path, mark, tiny, monkeypatch):
+    from omegaconf import OmegaConf
+    from verl.experimental.reward_loop import reward_loop
+
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    own = {"auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | own))
+    (folder / "own.py").write_text(f"import os\nos.mkdir({str(mark)!r})\n")
+    monkeypatch.setattr(reward_loop, "load_reward_manager", lambda *_, **__: None)
+    worker = object.__new__(reward_loop.RewardLoopWorker)
+    model = {"path": str(folder), "tokenizer_path": None, "trust_remote_code": False}
+    reward = {"reward_model": {"enable": False}}
+    worker.config = OmegaConf.create({"rsim": {}, "actor_rollout_ref": {"model": model}, "reward": reward})
+    worker.reward_router_address = None
+    worker._init_reward_fn()
+    assert worker.input_tokenizer.decode(worker.input_tokenizer.encode("1 + 1")) == "1 + 1"
+
+    asked = []
+    monkeypatch.setattr(reward_loop, "hf_tokenizer", lambda path, **options: asked.append(options))
+    worker._init_reward_fn()
+    worker.config.actor_rollout_ref.model.trust_remote_code = True
+    worker._init_reward_fn()
+    assert asked == [{"trust_remote_code": False}, {"trust_remote_code": True}]
+
+
 SANDBOXED = {"reward/code_inside.py"}
 """What runs programs; it is itself run inside the sandbox."""
 OWN = ("Planner", "Reasoner", "cls", "PeftConfig", "PeftModel", "GenerationConfig")

@@ -38,6 +38,7 @@ class SavedState:
         dtypes: what each role's servers computed in; nothing in a checkpoint of before it was kept.
         models: what each role was trained from; nothing in a checkpoint of before it was kept.
         number: of the save, among those that its run's folder held, from 1; 0 in a checkpoint of before it was kept.
+        began: the first number that its run saved under, over all its starts; 0 in a checkpoint of before it was kept.
         format: version of this layout.
     """
 
@@ -48,6 +49,7 @@ class SavedState:
     dtypes: Mapping[str, str] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)
     number: int = 0
+    began: int = 0
     format: int = FORMAT
 
     def policy_of(self, role: str) -> str:
@@ -114,7 +116,7 @@ def read_state(folder: Path) -> SavedState:
         raise ConfigError(key, str(folder), f"is of format {values.get('format')}; this version reads {FORMAT}")
     guard = values.get("guard", {"beyond": {}, "lengths": ()})
     counted = GuardState(guard["beyond"], tuple(guard["lengths"]))
-    described = (values.get("dtypes", {}), values.get("models", {}), values.get("number", 0))
+    described = (values.get("dtypes", {}), values.get("models", {}), values.get("number", 0), values.get("began", 0))
     return SavedState(values["step"], values["stage"], tuple(values["trained"]), counted, *described)
 
 
@@ -167,11 +169,19 @@ def writing(root: Path, step: int) -> Iterator[Path]:
 
 
 def finish(root: Path, state: SavedState, keep: int | None) -> None:
-    """Declare a step's folder complete, point verl's tracker file at it, and drop the oldest beyond ``keep``."""
-    numbers = [number for number, _ in map(_place, finished(root)) if math.isfinite(number)]
-    state = replace(state, number=int(max(numbers, default=0)) + 1)
+    """Declare a step's folder complete, point verl's tracker file at it, and drop its run's oldest beyond ``keep``;
+    checkpoints of another run, that were here before ``state.began``, stay.
+    """
+    state = replace(state, number=next_number(root))
     write_atomically(step_folder(root, state.step) / STATE, json.dumps(asdict(state)))
     write_atomically(root / "latest_checkpointed_iteration.txt", str(state.step))
     if keep:
-        for folder in finished(root)[:-keep]:
+        own = [folder for folder in finished(root) if _place(folder)[0] >= state.began]
+        for folder in own[:-keep]:
             remove(folder)
+
+
+def next_number(root: Path) -> int:
+    """The number of the next save below ``root``."""
+    numbers = [number for number, _ in map(_place, finished(root)) if math.isfinite(number)]
+    return int(max(numbers, default=0)) + 1

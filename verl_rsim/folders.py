@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from verl_rsim.errors import ConfigError, RsimError
 
 MANIFEST = "manifest.json"
 HOME = "RSIM_HOME"
@@ -43,6 +47,33 @@ def is_intact(folder: Path, source: str) -> bool:
     )
 
 
+def _is_made(folder: Path) -> bool:
+    """Whether a folder is empty or was made by :func:`build_folder`, whatever has become of it since."""
+    try:
+        return not any(folder.iterdir()) or "source" in json.loads((folder / MANIFEST).read_text())
+    except FileNotFoundError:
+        return not folder.exists()
+    except ValueError:  # a damaged manifest
+        return True
+
+
+@contextmanager
+def only_one(folder: Path, lock: str = "lock") -> Iterator[None]:
+    """Hold a folder, by a file in it, while it is worked on.
+
+    Raises:
+        RsimError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / lock).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            where = folder if lock == "lock" else folder / lock
+            raise RsimError(f"{where}: another process is at work here; wait for it, or end it") from None
+        yield
+
+
 def build_folder(folder: Path, source: str, write: Callable[[Path], Mapping[str, Any] | None]) -> bool:
     """Make ``folder`` by calling ``write(temporary folder)``; a no-op when an intact one of this source is there.
 
@@ -53,9 +84,21 @@ def build_folder(folder: Path, source: str, write: Callable[[Path], Mapping[str,
 
     Returns:
         Whether anything was written.
+
+    Raises:
+        ConfigError: the folder holds what was not made here; it is left alone.
+        RsimError: another process is making it.
     """
     if is_intact(folder, source):
         return False
+    if not _is_made(folder):
+        fix = f"holds files and no {MANIFEST} that says they were made here; name another folder, or empty this one"
+        raise ConfigError("out", str(folder), fix)
+    with only_one(folder.parent, f".{folder.name}.lock"):
+        return not is_intact(folder, source) and _build(folder, source, write)
+
+
+def _build(folder: Path, source: str, write: Callable[[Path], Mapping[str, Any] | None]) -> bool:
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)

@@ -34,6 +34,25 @@ def _register_reward_managers(_module) -> None:
     import_module("verl_rsim.reward.manager")
 
 
+def _load_tokenizers_as_asked(module) -> None:
+    """In a job of two policies the reward worker runs a tokenizer's own code only where the configuration says so;
+    verl 0.9.1 always does.
+    """
+
+    def as_asked(init, worker, args, kwargs):
+        if "rsim" not in worker.config:
+            return init(*args, **kwargs)
+        trusted = bool(worker.config.actor_rollout_ref.model.get("trust_remote_code", False))
+        load = module.hf_tokenizer
+        module.hf_tokenizer = lambda path, **options: load(path, **{**options, "trust_remote_code": trusted})
+        try:
+            return init(*args, **kwargs)
+        finally:
+            module.hf_tokenizer = load
+
+    wrapt.wrap_function_wrapper(module, "RewardLoopWorker._init_reward_fn", as_asked)
+
+
 def _register_advantages(module) -> None:
     module.register_adv_est("turn_grpo")(import_module("verl_rsim.turn_advantage").turn_grpo)
 
@@ -67,6 +86,7 @@ for _name, _hook in {
     "verl.experimental.agent_loop": _register_agent_loop,
     "verl.workers.engine": _register_engines,
     "verl.experimental.reward_loop.reward_manager": _register_reward_managers,
+    "verl.experimental.reward_loop.reward_loop": _load_tokenizers_as_asked,
     "verl.trainer.ppo.core_algos": _register_advantages,
     "verl.trainer.ppo.v1": _register_trainer,
 }.items():

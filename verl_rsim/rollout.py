@@ -243,11 +243,12 @@ class RsimAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
         final = outputs[REASONER_ROW]
         with waiting_for("the reward"):
             await super()._compute_score([final], kwargs)
-            if not math.isfinite(final.reward_score):
-                raise ValueError(f"a reward must be a finite number, and this is {final.reward_score}")
-        info = dict(final.extra_fields.get("reward_extra_info") or {})
+            info = dict(final.extra_fields.get("reward_extra_info") or {})
+            info["acc"] = float(info.get("acc", final.reward_score))
+            for what, value in (("a reward", final.reward_score), ("a reward's acc", info["acc"])):
+                if not math.isfinite(value):
+                    raise ValueError(f"{what} must be a finite number, and this is {value}")
         episode = final.extra_fields["rsim"]
-        info["acc"] = float(info.get("acc", final.reward_score))
         score = self.planner_scorer.score(
             Interaction(
                 accuracy=info["acc"],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -31,6 +33,27 @@ def read_metrics(path: Path) -> list[dict]:
     if not steps:
         raise DataError(f"{path}: holds no step yet")
     return steps
+
+
+def metrics_file(trainer: Any) -> Path:
+    """Where verl's file logger writes (``verl.utils.tracking.FileLogger``); ``trainer``: the configuration's block."""
+    if path := os.environ.get("VERL_FILE_LOGGER_PATH"):
+        return Path(path)
+    root = Path(os.environ.get("VERL_FILE_LOGGER_ROOT", ".")).expanduser()
+    return root / trainer.project_name / f"{trainer.experiment_name}.jsonl"
+
+
+def metrics_until(path: Path, last_step: int) -> bytes:
+    """The lines of a metrics file up to a step, that step's included; nothing if there is no such file."""
+    kept = []
+    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
+        try:
+            step = json.loads(line)["step"]
+        except ValueError:  # cut short
+            continue
+        if step <= last_step:
+            kept.append(line)
+    return b"".join(kept) if last_step else b""
 
 
 def print_summary(path: Path, console: Console | None = None) -> None:

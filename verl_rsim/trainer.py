@@ -28,6 +28,7 @@ from verl_rsim.guard import Action, Guard
 from verl_rsim.metrics import group_metrics
 from verl_rsim.policy import Policy, longest_row, planner_config, role_metrics
 from verl_rsim.schedule import Stage, build_schedule
+from verl_rsim.summary import metrics_file, metrics_until
 from verl_rsim.tensor_file import read_tensors
 from verl_rsim.validation import validate_job
 from verl_rsim.watchdog import Watchdog, actor_id
@@ -120,6 +121,7 @@ class RsimTrainer(Policy):
 
     def fit(self, agent_loop_manager: Any) -> None:
         """verl's training loop, under watch."""
+        self._earlier = metrics_until(metrics_file(self.config.trainer), self._taken_over)
         self.watchdog.agents = agent_loop_manager.agent_loop_workers
         self.watchdog.titles = {actor_id(actor): title for title, actor in self._actors()}
         self.watchdog.run(lambda: super(RsimTrainer, self).fit(agent_loop_manager))
@@ -135,14 +137,19 @@ class RsimTrainer(Policy):
 
     def on_validate_begin(self) -> None:
         """The first hook after verl has made its loggers, where it validates first."""
-        self._choose_console()
+        self._adapt_loggers()
 
     def on_train_begin(self) -> None:
         """The first hook otherwise."""
-        self._choose_console()
+        self._adapt_loggers()
 
-    def _choose_console(self) -> None:
-        """Let one screen a step take the place of verl's line, if the user has a console logger and wants it so."""
+    def _adapt_loggers(self) -> None:
+        """Put back the steps that this start resumed from, since verl's file logger begins its file anew; and let one
+        screen a step take the place of verl's line, if the user has a console logger and wants it so.
+        """
+        if "file" in self.logger.logger and self._earlier:
+            self.logger.logger["file"].fp.write(self._earlier)
+            self._earlier = b""
         if self.rsim.console == "summary" and "console" in self.logger.logger:
             self.logger.logger["console"] = StepConsole(self.total_training_steps)
 
@@ -213,19 +220,27 @@ class RsimTrainer(Policy):
         self.on_sample_end()
         metrics.update(found)
         expected = prompts * self.config.actor_rollout_ref.rollout.n
-        failed = expected - len(batch.keys) // 2
-        metrics["rsim/failed"] = failed
-        if failed:
-            said = f"{failed} of {expected} interactions of step {self.global_steps} failed"
-            if failed <= self.rsim.max_failed_share * expected:
-                print(f"WARNING: {said}{self.watchdog.failures()}; the tracebacks are in the log above", flush=True)
-                return batch
-            self.watchdog.check()  # names the culprit if it is one of them
-            raise JobDied(
-                f"{said}, more than rsim.max_failed_share={self.rsim.max_failed_share} allows"
-                f"{self.watchdog.failures()}; the tracebacks are in the log above"
-            )
+        metrics["rsim/failed"] = self._failed(len(batch.keys) // 2, expected, f"step {self.global_steps}")
         return batch
+
+    def _failed(self, found: int, expected: int, of: str) -> int:
+        """How many interactions are missing.
+
+        Raises:
+            JobDied: more than ``rsim.max_failed_share`` allows.
+        """
+        failed = expected - found
+        if not failed:
+            return 0
+        said = f"{failed} of {expected} interactions of {of} failed"
+        if failed <= self.rsim.max_failed_share * expected:
+            print(f"WARNING: {said}{self.watchdog.failures()}; the tracebacks are in the log above", flush=True)
+            return failed
+        self.watchdog.check()  # names the culprit if it is one of them
+        raise JobDied(
+            f"{said}, more than rsim.max_failed_share={self.rsim.max_failed_share} allows"
+            f"{self.watchdog.failures()}; the tracebacks are in the log above"
+        )
 
     def _raise_alarms(self, metrics: dict) -> None:
         """Do what the guard's alarms ask for; a step that stops the job is logged before, and never saved.
@@ -266,8 +281,11 @@ class RsimTrainer(Policy):
         self.begins("validation")
         self.replay_buffer.episodes = []
         metrics = super()._validate()
-        found = episode_metrics(self.replay_buffer.episodes)
-        self._log_episodes(self.replay_buffer.episodes)
+        episodes = self.replay_buffer.episodes
+        expected = len(self.val_dataset) * self.config.actor_rollout_ref.rollout.val_kwargs.n
+        found = episode_metrics(episodes)
+        found["rsim/failed"] = self._failed(len(episodes), expected, f"step {self.global_steps}'s validation")
+        self._log_episodes(episodes)
         metrics |= {f"val-{key}": value for key, value in found.items()}
         return SaidBefore(metrics) if self.rsim.console == "summary" else metrics
 
@@ -324,7 +342,7 @@ class RsimTrainer(Policy):
             dtypes = {policy.role: policy.served_dtype for policy in self.policies}
             models = {policy.role: policy.base_model for policy in self.policies}
             stage, guard = self.schedule.index(step), self.guard.state()
-            state = checkpoint.SavedState(step, stage, trained, guard, dtypes, models)
+            state = checkpoint.SavedState(step, stage, trained, guard, dtypes, models, began=self._began)
             checkpoint.finish(root, state, self.config.trainer.get("max_actor_ckpt_to_keep"))
         self._saved_step = self.global_steps
         self.checkpoint_callback.on_save(
@@ -335,10 +353,13 @@ class RsimTrainer(Policy):
         """Load both policies and the data position, if there is a checkpoint to resume from."""
         options = self.config.trainer
         folder = checkpoint.resume_folder(options.resume_mode, self._checkpoint_root, options.resume_from_path)
+        self._began, self._taken_over = checkpoint.next_number(self._checkpoint_root), 0
         if folder is None:
             return
         state = checkpoint.read_state(folder)
         self._check_resumable(state)
+        if folder.parent == self._checkpoint_root:  # the same run goes on
+            self._began, self._taken_over = state.began, state.step
         self.global_steps = state.step
         self.guard.restore(state.guard)
         for policy in self.policies:

@@ -196,6 +196,7 @@ def test_validation_reports_both_roles(whole):
     for step in (0, 4):
         found = whole.metrics()[step]
         assert {"val-reasoner/acc", "val-planner/reward", "val-rsim/turns", "val-strategy/entropy"} <= set(found)
+        assert found["val-rsim/failed"] == 0
         assert any(key.startswith("val-core/arithmetic/acc") for key in found)
 
 
@@ -270,6 +271,8 @@ def test_resuming_gives_the_same_numbers_and_a_killed_engine_ends_the_job(whole,
     """The planner on GPUs of its own, which changes no number: both policies then learn at the same time."""
     for step in (2, 3, 4):  # as if it had been stopped after step 1
         shutil.rmtree(jobs.folder / f"checkpoints/global_step_{step}")
+    earlier = [{"step": step, "data": {"earlier": step}} for step in (0, 1, 2)]
+    (jobs.folder / "resumed.jsonl").write_text("".join(json.dumps(record) + "\n" for record in earlier))
     job = jobs("resumed", *DETERMINISTIC, "rsim.planner_pool={enable:true,n_gpus_per_node:2}",
                "trainer.total_training_steps=1000", "trainer.val_before_train=false",
                "trainer.test_freq=-1", "trainer.save_freq=-1")  # fmt: skip
@@ -277,6 +280,7 @@ def test_resuming_gives_the_same_numbers_and_a_killed_engine_ends_the_job(whole,
     assert "Resumed both policies" in job.log()
     assert {process.environ()["RSIM_JOB"] for process in processes(job, "EngineCore")} == {"1"}, "whose they are"
     assert len(read_state(jobs.folder / "checkpoints/global_step_1").guard.lengths) == 1, "the guard's counts go along"
+    assert {step for step, found in job.metrics().items() if "earlier" in found} == {0, 1}, "what was taken over"
     for step in (2, 3, 4):
         expected, found = whole.metrics()[step], job.metrics()[step]
         for key in SAME:

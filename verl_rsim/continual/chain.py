@@ -21,6 +21,7 @@ SET_BY_CHAIN = {
     "data.val_files": "data",
     "planner.model.path": "planner",
     "actor_rollout_ref.model.path": "reasoner",
+    "planner.model.lora_adapter_path": "planner: a model that the adapter was merged into",
     "rsim.train": "nothing: a chain freezes the reasoner",
     "trainer.total_training_steps": "steps",
     "trainer.total_epochs": "steps",

@@ -6,10 +6,8 @@ All work is done by commands in processes of their own, one at a time, so that e
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +19,13 @@ from verl_rsim.continual.chain import Chain
 from verl_rsim.continual.forgetting import Forgetting
 from verl_rsim.continual.report import REASONER, write_forgetting_report
 from verl_rsim.continual.stages import Job, Run, StageFailed, data_folder, plan
-from verl_rsim.errors import ConfigError, RsimError
+from verl_rsim.errors import ConfigError
 from verl_rsim.evaluate.http_engine import is_url
 from verl_rsim.evaluate.manifest import open_manifest, weights_digest
 from verl_rsim.evaluate.matrix import Matrix, parse_matrix
 from verl_rsim.evaluate.players import Planner, Reasoner, resolve
 from verl_rsim.evaluate.questions import load_questions
+from verl_rsim.folders import only_one
 
 RULES = {"max_turns": "max_turns", "max_step_tokens": "max_step_tokens", "max_answer_tokens": "max_answer_tokens",
          "injection": "injection", "delimiter": "step_delimiter",
@@ -47,22 +46,6 @@ def run_chain(chain: Chain, folder: Path, console: Console, run: Run) -> Forgett
     jobs = plan(chain, folder)
     with only_one(folder):
         return _ChainRun(chain, jobs, folder, console, run).go()
-
-
-@contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Hold a folder while it is worked on.
-
-    Raises:
-        RsimError: another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RsimError(f"{folder}: another process is at work on this chain; wait for it, or end it") from None
-        yield
 
 
 def local_model(key: str, source: str, role: str) -> str:
@@ -132,12 +115,14 @@ class _ChainRun:
         config = self.jobs[0].compose(self.planner, self.reasoner)
         rsim: Any = OmegaConf.to_container(config.rsim, resolve=True)
         given = self.chain.evaluation
+        template = OmegaConf.to_container(config.data.get("apply_chat_template_kwargs") or OmegaConf.create({}))
+        self.template: dict[str, Any] = {"template_kwargs": template} if template else {}
         block = {
             **given,
             "rules": {**{rule: rsim[name] for rule, name in RULES.items()}, **(given.get("rules") or {})},
             "scoring": {**rsim["scoring"], **(given.get("scoring") or {})},
             "fusion_url": given.get("fusion_url") or config.reward.sandbox_fusion.url,
-            "reasoners": {REASONER: self.reasoner},
+            "reasoners": {REASONER: self._model(self.reasoner)},
             "datasets": test_files(self.chain),
         }
         settings = self._matrix(block, 0).settings
@@ -148,8 +133,13 @@ class _ChainRun:
     def _matrix(self, block: dict[str, Any], stages: int) -> Matrix:
         return parse_matrix({**block, "planners": self._planners(stages)})
 
-    def _planners(self, stages: int) -> dict[str, str]:
-        return {state: self._planner_after(number) for number, state in enumerate(self.chain.states[: stages + 1])}
+    def _model(self, path: str) -> str | dict[str, Any]:
+        """A model with the chat template's arguments that it is trained with."""
+        return {"path": path, **self.template} if self.template else path
+
+    def _planners(self, stages: int) -> dict[str, str | dict[str, Any]]:
+        states = enumerate(self.chain.states[: stages + 1])
+        return {state: self._model(self._planner_after(number)) for number, state in states}
 
     def _evaluate(self, stages: int) -> Forgetting:
         """Play every state so far on every dataset, as far as it has not been, and report."""

@@ -21,6 +21,7 @@ from verl_rsim.evaluate.manifest import open_manifest, weights_digest
 from verl_rsim.evaluate.players import Player
 from verl_rsim.evaluate.questions import Dataset, Question
 from verl_rsim.evaluate.records import Key, Record, RecordFile
+from verl_rsim.folders import only_one
 from verl_rsim.progress import shown
 from verl_rsim.reward.scorer import Scorer
 from verl_rsim.strategies import count_by_keyword
@@ -50,6 +51,7 @@ async def evaluate(
     Raises:
         ConfigError: the folder holds another evaluation.
         EngineError, SandboxError: a model or the sandbox failed; what was recorded stays, and the same call goes on.
+        RsimError: another process plays into this folder.
     """
     asked = {
         "models": {name: p.source for name, p in {"reasoner": table.reasoner, **table.planners}.items()},
@@ -61,7 +63,7 @@ async def evaluate(
     }
     open_manifest(folder, "eval", fixed(table, dataset, scorer), asked)
     episodes = EpisodeLog(folder / FOLDER, goes_on=True)
-    with closing(RecordFile(folder)) as file:
+    with only_one(folder), closing(RecordFile(folder)) as file:
         jobs = missing(table, dataset, samples, file.keys())
         if jobs:
             console.print(f"{title}: loading what is not loaded yet", highlight=False)
