@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import math
 from types import SimpleNamespace
 
 import pytest
 
 from verl_rsim.console import StepConsole
-from verl_rsim.errors import TrainingCollapsed
+from verl_rsim.errors import JobDied, TrainingCollapsed
 from verl_rsim.guard import AlarmConfig, Guard, GuardConfig
 
 
@@ -16,7 +17,7 @@ class Loggers:
     """verl's Tracking, as far as it is used."""
 
     def __init__(self):
-        self.logger, self.logged = {"console": None, "file": None}, []
+        self.logger, self.logged = {"console": None, "file": SimpleNamespace(fp=io.BytesIO())}, []
 
     def log(self, data, step):
         self.logged.append((step, data))
@@ -30,7 +31,7 @@ def trainer():
         def __init__(self):
             self.global_steps, self.total_training_steps, self.timing_raw = 7, 10, {}
             self.logger, self.events = Loggers(), []
-            self._saved_step = -1
+            self._saved_step, self._earlier = -1, b""
             self.policies = ()
             self.rsim = SimpleNamespace(console="verl")
 
@@ -97,3 +98,20 @@ def test_the_summary_takes_the_place_of_verls_line(trainer):
     del trainer.logger.logger["console"]
     trainer.on_train_begin()
     assert set(trainer.logger.logger) == {"file"}, "who wants no console gets none"
+
+
+def test_the_steps_that_a_run_resumed_from_are_put_back_once(trainer):
+    trainer._earlier = b'{"step": 1}\n'
+    trainer.on_validate_begin()
+    trainer.on_train_begin()
+    assert trainer.logger.logger["file"].fp.getvalue() == b'{"step": 1}\n'
+
+
+def test_missing_interactions_are_said_and_bounded(trainer, capsys):
+    trainer.rsim.max_failed_share = 0.1
+    trainer.watchdog = SimpleNamespace(failures=lambda: "; 1 times no reward", check=lambda: None)
+    assert trainer._failed(20, 20) == 0
+    assert trainer._failed(18, 20, "validation ") == 2
+    assert "2 of 20 validation interactions of step 7 failed; 1 times no reward" in capsys.readouterr().out
+    with pytest.raises(JobDied, match=r"3 of 20 interactions of step 7 failed, more than rsim\.max_failed_share=0\.1"):
+        trainer._failed(17, 20)

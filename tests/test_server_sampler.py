@@ -50,7 +50,7 @@ def test_log_probs_that_are_nan_are_refused():
     ("reward", "extra", "message"),
     [
         (math.nan, {}, "a reward must be a finite number, and this is nan"),
-        (0.0, {"reward_extra_info": {"acc": math.nan}}, "a reward's acc must be a finite number, and this is nan"),
+        (0.0, {"reward_extra_info": {"acc": math.nan}}, "a reward must be a finite number, and its acc is nan"),
     ],
 )
 def test_a_reward_that_is_no_number_is_refused(monkeypatch, reward, extra, message):

@@ -245,9 +245,9 @@ class RsimAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             await super()._compute_score([final], kwargs)
             info = dict(final.extra_fields.get("reward_extra_info") or {})
             info["acc"] = float(info.get("acc", final.reward_score))
-            for what, value in (("a reward", final.reward_score), ("a reward's acc", info["acc"])):
+            for what, value in (("this", final.reward_score), ("its acc", info["acc"])):
                 if not math.isfinite(value):
-                    raise ValueError(f"{what} must be a finite number, and this is {value}")
+                    raise ValueError(f"a reward must be a finite number, and {what} is {value}")
         episode = final.extra_fields["rsim"]
         score = self.planner_scorer.score(
             Interaction(

@@ -220,11 +220,11 @@ class RsimTrainer(Policy):
         self.on_sample_end()
         metrics.update(found)
         expected = prompts * self.config.actor_rollout_ref.rollout.n
-        metrics["rsim/failed"] = self._failed(len(batch.keys) // 2, expected, f"step {self.global_steps}")
+        metrics["rsim/failed"] = self._failed(len(batch.keys) // 2, expected)
         return batch
 
-    def _failed(self, found: int, expected: int, of: str) -> int:
-        """How many interactions are missing.
+    def _failed(self, found: int, expected: int, kind: str = "") -> int:
+        """How many interactions of this step are missing; ``kind``: goes before "interactions" where that is said.
 
         Raises:
             JobDied: more than ``rsim.max_failed_share`` allows.
@@ -232,7 +232,7 @@ class RsimTrainer(Policy):
         failed = expected - found
         if not failed:
             return 0
-        said = f"{failed} of {expected} interactions of {of} failed"
+        said = f"{failed} of {expected} {kind}interactions of step {self.global_steps} failed"
         if failed <= self.rsim.max_failed_share * expected:
             print(f"WARNING: {said}{self.watchdog.failures()}; the tracebacks are in the log above", flush=True)
             return failed
@@ -284,7 +284,7 @@ class RsimTrainer(Policy):
         episodes = self.replay_buffer.episodes
         expected = len(self.val_dataset) * self.config.actor_rollout_ref.rollout.val_kwargs.n
         found = episode_metrics(episodes)
-        found["rsim/failed"] = self._failed(len(episodes), expected, f"step {self.global_steps}'s validation")
+        found["rsim/failed"] = self._failed(len(episodes), expected, "validation ")
         self._log_episodes(episodes)
         metrics |= {f"val-{key}": value for key, value in found.items()}
         return SaidBefore(metrics) if self.rsim.console == "summary" else metrics
