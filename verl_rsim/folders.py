@@ -53,6 +53,8 @@ def _is_made(folder: Path) -> bool:
         return not any(folder.iterdir()) or "source" in json.loads((folder / MANIFEST).read_text())
     except FileNotFoundError:
         return not folder.exists()
+    except NotADirectoryError:
+        return False
     except ValueError:  # a damaged manifest
         return True
 
