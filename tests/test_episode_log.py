@@ -147,6 +147,28 @@ def test_a_run_is_what_its_last_start_built_on(tmp_path):
     assert found == [("first", 0), ("first", 1), ("first", 2), ("second", 3), ("second", 4), ("third", 5), ("third", 6)]
 
 
+def test_a_validation_that_a_resumed_start_repeats_counts_once(tmp_path):
+    def start(from_step: int, *logged: tuple[str, int]) -> None:
+        log = EpisodeLog(tmp_path / "episodes", from_step)
+        for kind, step in logged:
+            log.append([episode(kind=kind, step=step, run=f"from {from_step}")])
+
+    start(0, ("validation", 0), ("train", 1), ("train", 2), ("validation", 2), ("train", 3))
+    start(2, ("validation", 2), ("train", 3), ("train", 4), ("validation", 4), ("train", 5))
+    start(4, ("train", 5))  # without a validation before training
+    found = [(record.run, record.kind, record.step) for record in read_log(tmp_path)]
+    assert found == [
+        ("from 0", "validation", 0),
+        ("from 0", "train", 1),
+        ("from 0", "train", 2),
+        ("from 2", "validation", 2),
+        ("from 2", "train", 3),
+        ("from 2", "train", 4),
+        ("from 2", "validation", 4),
+        ("from 4", "train", 5),
+    ]
+
+
 def test_a_full_disk_is_said_once_and_leaves_the_file_readable(tmp_path, monkeypatch, caplog):
     log, write = EpisodeLog(tmp_path), os.write
     assert log.append([episode("validation")])

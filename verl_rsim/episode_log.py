@@ -127,14 +127,34 @@ def read_log(path: Path, advance: Callable[[int], object] = lambda read: None) -
     Raises:
         DataError: nothing there, a file damaged before its end, or a record of a newer schema.
     """
-    for file, last_step in sources(path):
-        for record in read_file(file, advance):
-            if last_step is None or record.step <= last_step:
+    for source in sources(path):
+        for record in read_file(source.path, advance):
+            if source.counts(record):
                 yield record
 
 
-def sources(path: Path) -> list[tuple[Path, int | None]]:
-    """The files to read, each with the last step that counts (None: all).
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file of a run, and what of it counts.
+
+    Attributes:
+        last_step: None: all.
+        validated_again: a later start began with its own validation at that step.
+    """
+
+    path: Path
+    last_step: int | None = None
+    validated_again: bool = False
+
+    def counts(self, record: EpisodeRecord) -> bool:
+        """Whether a record of the file is one of the run's."""
+        if self.last_step is None or record.step < self.last_step:
+            return True
+        return record.step == self.last_step and not (self.validated_again and record.kind == "validation")
+
+
+def sources(path: Path) -> list[Source]:
+    """The files to read.
 
     A start that resumed from step *s* takes over the steps up to *s* of those before it; one from step 0, nothing.
 
@@ -142,19 +162,25 @@ def sources(path: Path) -> list[tuple[Path, int | None]]:
         DataError: there is no log.
     """
     if path.is_file():
-        return [(path, None)]
+        return [Source(path)]
     folder = path / FOLDER if (path / FOLDER).is_dir() else path
     files = log_files(folder)
     if not files:
         raise DataError(f"{path}: holds no episodes; train with rsim.episode_log.enabled=true, or name a file")
-    resumed = {file.start: file.from_step for file in files}
-    found: list[tuple[Path, int | None]] = []
+    found: list[Source] = []
     for file in files:
-        later = [step for start, step in resumed.items() if start > file.start]
-        last_step = min(later, default=None)
+        later = [other for other in files if other.start > file.start]
+        last_step = min((other.from_step for other in later), default=None)
         if last_step != 0:
-            found.append((file.path, last_step))
+            begun = (other for other in later if other.part == 0 and other.from_step == last_step)
+            found.append(Source(file.path, last_step, any(map(_validates_first, begun))))
     return found
+
+
+def _validates_first(file: LogFile) -> bool:
+    """Whether a start validated what it resumed from."""
+    first = next(read_file(file.path), None)
+    return first is not None and (first.kind, first.step) == ("validation", file.from_step)
 
 
 def read_file(path: Path, advance: Callable[[int], object] = lambda read: None) -> Iterator[EpisodeRecord]:

@@ -70,7 +70,7 @@ def read_run(run_dir: Path, metrics: Path | None, home: Path, console: Console) 
         DataError: no metrics file, or a log that cannot be read.
     """
     try:
-        bytes_to_read = sum(path.stat().st_size for path, _ in sources(run_dir))
+        bytes_to_read = sum(source.path.stat().st_size for source in sources(run_dir))
     except DataError:
         bytes_to_read = 0  # a run without a log still has its curves
     facts, pack = Facts(run_dir.resolve().name, []), Pack()
