@@ -101,8 +101,9 @@ def build_folder(folder: Path, source: str, write: Callable[[Path], Mapping[str,
 
 
 def _build(folder: Path, source: str, write: Callable[[Path], Mapping[str, Any] | None]) -> bool:
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished, old = (folder.with_name(folder.name + suffix) for suffix in (".unfinished", ".old"))
+    for left in (unfinished, old):  # by a kill
+        shutil.rmtree(left, ignore_errors=True)
     unfinished.mkdir(parents=True)
     details = write(unfinished) or {}
     files = {
@@ -112,6 +113,8 @@ def _build(folder: Path, source: str, write: Callable[[Path], Mapping[str, Any] 
     }
     content = {"source": source, "files": files, **details}
     (unfinished / MANIFEST).write_text(json.dumps(content, indent=1, ensure_ascii=False))
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)  # in one step, so that a kill leaves no part of it under its name
     unfinished.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
     return True
