@@ -177,9 +177,10 @@ def run(case: Case | None, folder: Path) -> tuple[Row, int | None]:
     if case and case.says and row.outcome != "went on":
         row.named = bool(re.search(case.says, row.said))
     row.shared, row.saved = (shared_memory() - shared) / 2**20, _saved(folder)
-    row.numbers = _numbers(job)
     found = re.search(r"Resumed both policies.*\(step (\d+)\)", log)
-    return row, int(found[1]) if found else (0 if "step 1: rollout" in log else None)
+    resumed = int(found[1]) if found else (0 if "step 1: rollout" in log else None)
+    row.numbers = {step: numbers for step, numbers in _numbers(job).items() if int(step) > (resumed or 0)}  # its own
+    return row, resumed
 
 
 def uninterrupted(folder: Path, steps: int) -> dict[str, dict[str, float]]:
