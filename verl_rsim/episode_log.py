@@ -167,13 +167,15 @@ def sources(path: Path) -> list[Source]:
     files = log_files(folder)
     if not files:
         raise DataError(f"{path}: holds no episodes; train with rsim.episode_log.enabled=true, or name a file")
+    resumed = {file.start: file.from_step for file in files}
+    validated = {file.start for file in files if file.part == 0 and file.from_step and _validates_first(file)}
     found: list[Source] = []
     for file in files:
-        later = [other for other in files if other.start > file.start]
-        last_step = min((other.from_step for other in later), default=None)
+        later = [start for start in resumed if start > file.start]
+        last_step = min((resumed[start] for start in later), default=None)
         if last_step != 0:
-            begun = (other for other in later if other.part == 0 and other.from_step == last_step)
-            found.append(Source(file.path, last_step, any(map(_validates_first, begun))))
+            again = any(resumed[start] == last_step for start in validated.intersection(later))
+            found.append(Source(file.path, last_step, again))
     return found
 
 

@@ -44,16 +44,18 @@ def metrics_file(trainer: Any) -> Path:
 
 
 def metrics_until(path: Path, last_step: int) -> bytes:
-    """The lines of a metrics file up to a step, that step's included; nothing if there is no such file."""
+    """The lines of a metrics file up to a step, that step's included. Nothing for step 0: the run begins anew."""
+    if not last_step or not path.is_file():
+        return b""
     kept = []
-    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
+    for line in path.read_bytes().splitlines(keepends=True):
         try:
             step = json.loads(line)["step"]
         except ValueError:  # cut short
             continue
         if step <= last_step:
             kept.append(line)
-    return b"".join(kept) if last_step else b""
+    return b"".join(kept)
 
 
 def print_summary(path: Path, console: Console | None = None) -> None:
