@@ -81,7 +81,7 @@ test: env sandbox browser
 
 # Every recipe for two steps with tiny models, an hour and more; `make recipes ONLY="tiny ablations/joint"` for some.
 recipes: env sandbox
-	$(BIN)/python tests/every_recipe.py $(ONLY)
+	$(BIN)/python benchmarks/every_recipe.py $(ONLY)
 	@cat $(RSIM_HOME)/recipes/table.md
 
 # A job over two Ray nodes, both on this machine.
@@ -89,7 +89,7 @@ two-nodes: env
 	$(BIN)/verl-rsim prepare-data arithmetic
 	$(BIN)/verl-rsim prepare-model tiny-qwen2
 	$(BIN)/verl-rsim prepare-model tiny-llama
-	$(BIN)/python tests/two_nodes.py
+	$(BIN)/python benchmarks/two_nodes.py
 
 # Every process of a job killed and stopped in every phase, hours; `make faults ONLY="'kill raylet, rollout' 'full disk, save'"`
 # for some.
@@ -97,7 +97,7 @@ faults: env
 	$(BIN)/verl-rsim prepare-data arithmetic
 	$(BIN)/verl-rsim prepare-model tiny-qwen2
 	$(BIN)/verl-rsim prepare-model tiny-llama
-	$(BIN)/python tests/faults/run.py $(RSIM_HOME)/faults $(ONLY)
+	$(BIN)/python benchmarks/faults/run.py $(RSIM_HOME)/faults $(ONLY)
 
 check: env
 	$(BIN)/ruff check .

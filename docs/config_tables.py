@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml  # type: ignore[import-untyped]
 
-from verl_rsim.settings import RsimConfig
+from verl_rsim.config.schema import RsimConfig
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/configuration.md"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from verl_rsim.evaluate import Planner, Reasoner, play
+from verl_rsim.evaluation import Planner, Reasoner, play
 
 
 async def main(planner_source: str, reasoner_source: str, question: str) -> None:

@@ -18,14 +18,14 @@ from omegaconf import OmegaConf
 from verl import DataProto
 from verl.experimental.reward_loop.reward_manager import register
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
-from verl_rsim.reward.code_score import CodeScorer
-from verl_rsim.reward.math_score import MathScorer
-from verl_rsim.reward.sandbox import Sandbox, SandboxError
+
+from verl_rsim.reward.code_grading.scorer import CodeScorer
+from verl_rsim.reward.config import ScoringConfig, parse_scoring
+from verl_rsim.reward.math_grading.scorer import MathScorer
+from verl_rsim.reward.sandbox.base import Sandbox, SandboxError
 from verl_rsim.reward.scorer import is_coding_task, make_math_scorer, make_sandbox
 from verl_rsim.reward.verdict import TruthError, Verdict
-
-from verl_rsim.errors import ConfigError
-from verl_rsim.settings import ScoringConfig, parse_scoring
+from verl_rsim.utils.errors import ConfigError
 
 
 def build_sandbox(config: Any) -> Sandbox:
@@ -112,7 +112,7 @@ class RsimRewardManager(RewardManagerBase):
         self.code = Lane("score-program", self._code_scorer, self.scoring.workers)
 
     async def run_single(self, data: DataProto) -> dict[str, Any]:
-        """Score one interaction by its last row.
+        """Score one episode by its last row.
 
         Returns:
             ``reward_score`` and, in ``reward_extra_info``, ``score``, ``acc`` (1 only if all is right), ``passed``

@@ -8,14 +8,14 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from functools import cached_property
 
-from verl_rsim.reward.answers import AnswerType
-from verl_rsim.reward.code_score import CodeScorer
-from verl_rsim.reward.math_score import MathScorer
-from verl_rsim.reward.sandbox import Sandbox, SandboxError, SandboxLimits
+from verl_rsim.reward.code_grading.scorer import CodeScorer
+from verl_rsim.reward.config import ScoringConfig
+from verl_rsim.reward.math_grading.compare import AnswerType
+from verl_rsim.reward.math_grading.scorer import MathScorer
+from verl_rsim.reward.sandbox.base import Sandbox, SandboxError, SandboxLimits
+from verl_rsim.reward.sandbox.create import create_sandbox
 from verl_rsim.reward.verdict import Verdict
-
-from verl_rsim.errors import ConfigError
-from verl_rsim.settings import ScoringConfig
+from verl_rsim.utils.errors import ConfigError
 
 CODE_SOURCES = ("*humaneval*", "*mbpp*", "codecontests", "apps", "codeforces", "taco")
 """``data_source`` patterns of coding tasks; rows with ``ability: code`` are coding tasks whatever their source."""
@@ -44,7 +44,7 @@ def make_sandbox(scoring: ScoringConfig, fusion_url: str | None) -> Sandbox:
     if scoring.sandbox == "fusion" and not url:
         fix = "rsim.scoring.sandbox=fusion needs the service's URL (in an evaluation fusion_url)"
         raise ConfigError("reward.sandbox_fusion.url", url, fix)
-    return Sandbox.create(scoring.sandbox, limits, url)
+    return create_sandbox(scoring.sandbox, limits, url)
 
 
 def make_math_scorer(scoring: ScoringConfig) -> MathScorer:

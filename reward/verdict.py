@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from verl_rsim.errors import DataError
+from verl_rsim.utils.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VERL_PLATFORM", "cpu")  # the tests need no GPU and use none
@@ -17,7 +18,7 @@ os.environ.setdefault("VERL_PLATFORM", "cpu")  # the tests need no GPU and use n
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the models and data that the tiny recipe expects."""
     from verl_rsim.data.prepare import prepare
-    from verl_rsim.models import prepare_tiny
+    from verl_rsim.data.prepare_models import prepare_tiny
 
     folder = tmp_path_factory.mktemp("home")
     prepare_tiny(folder / "models/tiny-llama", "llama", 0)
@@ -60,7 +61,7 @@ class LetterTokenizer:
 @pytest.fixture(scope="session")
 def letters():
     """A codec over :class:`LetterTokenizer`."""
-    from verl_rsim.prompts import Codec
+    from verl_rsim.core.prompts import Codec
 
     return Codec(LetterTokenizer(), frozenset({0}))
 
@@ -68,7 +69,7 @@ def letters():
 @pytest.fixture(scope="session")
 def documented() -> Callable[..., dict[str, re.Pattern]]:
     """The names in the tables of docs/metrics.md, each with the pattern of what it stands for."""
-    page = (Path(__file__).parent.parent / "docs/metrics.md").read_text()
+    page = (ROOT / "docs/metrics.md").read_text()
 
     def read(before: str | None = None) -> dict[str, re.Pattern]:
         text = page.partition(before)[0] if before else page
@@ -80,7 +81,7 @@ def documented() -> Callable[..., dict[str, re.Pattern]]:
 
 
 def _pattern(name: str) -> re.Pattern:
-    from verl_rsim.strategies import STRATEGIES
+    from verl_rsim.core.strategies import STRATEGIES
 
     parts = {"role": "(planner|reasoner)", "strategy": f"({'|'.join(s.name for s in STRATEGIES)})", "turn": r"\d+"}
     pattern = re.escape(name).replace(r"\*", ".+")

@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
-from verl_rsim import launch
-from verl_rsim.errors import RsimError
-from verl_rsim.evaluate import cli as evaluation
-from verl_rsim.folders import HOME, home
-from verl_rsim.progress import quiet_bars
-from verl_rsim.serve import cli as serving
+from verl_rsim.evaluation import cli as evaluation
+from verl_rsim.serving import cli as serving
+from verl_rsim.training import launch
+from verl_rsim.utils.artifact_folders import HOME, home
+from verl_rsim.utils.errors import RsimError
+from verl_rsim.utils.progress import quiet_bars
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a planner and a reasoner with verl.")
 RECIPE = "A recipe, a .yaml file, or rsim_trainer"
@@ -80,7 +80,7 @@ def prepare_model(
 ) -> None:
     """Make a model folder without a model hub."""
     quiet_bars()
-    from verl_rsim.models import prepare_smollm2, prepare_tiny
+    from verl_rsim.data.prepare_models import prepare_smollm2, prepare_tiny
 
     folder = out or home() / "models" / name
     make = prepare_smollm2 if name == "smollm2" else partial(prepare_tiny, family=name.removeprefix("tiny-"), seed=seed)
@@ -107,7 +107,7 @@ def chain(
     from rich.console import Console
 
     from verl_rsim.continual.chain import read_chain
-    from verl_rsim.continual.run import run_chain
+    from verl_rsim.continual.runner import run_chain
 
     console, folder = Console(), (out or home() / "chains" / path.stem).absolute()
     described = read_chain(path, planner)
@@ -123,14 +123,14 @@ def doctor(
     """Look for what would keep a job from running here; with a recipe, also whether its two models will fit."""
     from rich.console import Console
 
-    from verl_rsim.doctor import CHECKS, diagnose
+    from verl_rsim.training.preflight.doctor import CHECKS, diagnose
 
     os.environ[HOME] = str(home())
     console, checks = Console(), CHECKS
     if recipe:
 
         def check_recipe():
-            from verl_rsim.doctor_job import check_job
+            from verl_rsim.training.preflight.doctor_job import check_job
 
             return check_job(recipe, context.args, console)
 
@@ -148,7 +148,7 @@ def export(
     ] = None,
 ) -> None:
     """Write both policies of a checkpoint as Hugging Face folders."""
-    from verl_rsim.export import export_policies
+    from verl_rsim.training.checkpoint.export import export_policies
 
     for role, folder in export_policies(checkpoint, out, dtype).items():
         typer.echo(f"{role}: {folder}")
@@ -159,7 +159,7 @@ def summary(
     metrics: Annotated[Path, typer.Argument(help="The .jsonl that verl's file logger wrote")],
 ) -> None:
     """Print what a run did: rewards, strategies, time."""
-    from verl_rsim.summary import print_summary
+    from verl_rsim.monitoring.run_summary import print_summary
 
     print_summary(metrics)
 
@@ -177,8 +177,8 @@ def replay(
     """Show logged episodes in the terminal."""
     from rich.console import Console
 
-    from verl_rsim import replay as shown
-    from verl_rsim.episode_log import read_log
+    from verl_rsim.monitoring import episode_viewer as shown
+    from verl_rsim.monitoring.episode_log import read_log
 
     wanted = shown.Filter(step, wrong, strategy, stop, condition, search)
     if not shown.replay(read_log(path), wanted, Console()):
@@ -197,7 +197,7 @@ def report(
     """Write what a run did as one file: curves, strategies, every logged episode."""
     from rich.console import Console
 
-    from verl_rsim.report.write import write_report
+    from verl_rsim.monitoring.report.write import write_report
 
     write_report(run_dir, metrics, out, formats.split(","), home(), Console(stderr=True))
 

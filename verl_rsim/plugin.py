@@ -9,25 +9,25 @@ from importlib import import_module
 
 import wrapt
 
-import verl_rsim.cpu
-import verl_rsim.cpu.patches
+import verl_rsim.training.cpu
+import verl_rsim.training.cpu.patches
 
-if verl_rsim.cpu.is_chosen():
-    verl_rsim.cpu.set_defaults()
-    import_module("verl_rsim.cpu.platform")  # before anything asks verl for its platform
-    verl_rsim.cpu.patches.name_vllm_distribution()
-    verl_rsim.cpu.patches.join_gloo_process_group()
-    verl_rsim.cpu.patches.sync_fsdp1_states()
+if verl_rsim.training.cpu.is_chosen():
+    verl_rsim.training.cpu.set_defaults()
+    import_module("verl_rsim.training.cpu.platform")  # before anything asks verl for its platform
+    verl_rsim.training.cpu.patches.name_vllm_distribution()
+    verl_rsim.training.cpu.patches.join_gloo_process_group()
+    verl_rsim.training.cpu.patches.sync_fsdp1_states()
 
 
 def _register_agent_loop(module) -> None:
-    module.agent_loop._agent_loop_registry["rsim"] = {"_target_": "verl_rsim.rollout.RsimAgentLoop"}
+    module.agent_loop._agent_loop_registry["rsim"] = {"_target_": "verl_rsim.training.agent_loop.RsimAgentLoop"}
 
 
 def _register_engines(_module) -> None:
-    verl_rsim.cpu.patches.register_engines()
-    verl_rsim.cpu.patches.keep_reference_in_place()
-    import_module("verl_rsim.strategy_engine")
+    verl_rsim.training.cpu.patches.register_engines()
+    verl_rsim.training.cpu.patches.keep_reference_in_place()
+    import_module("verl_rsim.training.strategy_engine")
 
 
 def _register_reward_managers(_module) -> None:
@@ -54,7 +54,7 @@ def _load_tokenizers_as_asked(module) -> None:
 
 
 def _register_advantages(module) -> None:
-    module.register_adv_est("turn_grpo")(import_module("verl_rsim.turn_advantage").turn_grpo)
+    module.register_adv_est("turn_grpo")(import_module("verl_rsim.training.advantages").turn_grpo)
 
 
 def _check_before_start(module) -> None:
@@ -64,8 +64,10 @@ def _check_before_start(module) -> None:
 
     def checked(validate, _instance, args, kwargs):
         config = kwargs["config"] if "config" in kwargs else args[0]
-        if import_module("verl_rsim.verl_options").check_early(config):
-            import_module("verl_rsim.leaving").leave_in_time(config.rsim.watchdog.stall_seconds)
+        if import_module("verl_rsim.training.preflight.verl_option_rules").check_early(config):
+            import_module("verl_rsim.monitoring.watchdog.ray_shutdown").leave_in_time(
+                config.rsim.watchdog.stall_seconds
+            )
         return validate(*args, **kwargs)
 
     wrapt.wrap_function_wrapper(module, "validate_config", checked)
@@ -77,8 +79,8 @@ def _register_trainer(module) -> None:
 
 def _make_trainer(config):
     if config.get("rsim", {}).get("shared_weights"):
-        return import_module("verl_rsim.shared_trainer").SharedTrainer(config)
-    return import_module("verl_rsim.trainer").RsimTrainer(config)
+        return import_module("verl_rsim.training.shared_weights_trainer").SharedTrainer(config)
+    return import_module("verl_rsim.training.trainer").RsimTrainer(config)
 
 
 for _name, _hook in {

@@ -12,12 +12,9 @@ from multiprocessing.process import BaseProcess
 
 from packaging.version import InvalidVersion, Version
 
-from verl_rsim.cpu import patches
+from verl_rsim.training.cpu import patches
+from verl_rsim.utils.environment import DIE_WITH_PARENT, OWN_JOB
 
-DIE_WITH_PARENT = "RSIM_ENGINES_DIE_WITH_PARENT"
-"""Set by whoever starts engines outside verl's servers."""
-OWN_JOB = "RSIM_JOB"
-"""Set in the processes of a job of two policies (rsim_base.yaml)."""
 _PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 

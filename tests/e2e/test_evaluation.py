@@ -18,12 +18,12 @@ import openai
 import psutil
 import pytest
 
-from verl_rsim.dialogue import Request
-from verl_rsim.evaluate import Planner, Reasoner, Rules, Sampling, play
-from verl_rsim.evaluate.conditions import BASE_PLANNER, CONTROLS, PLANNER
-from verl_rsim.evaluate.records import RECORDS, read_records
-from verl_rsim.serve.server import Server, bind
-from verl_rsim.serve.service import Service
+from verl_rsim.core.controls import BASE_PLANNER, CONTROLS, PLANNER
+from verl_rsim.core.dialogue import Request
+from verl_rsim.evaluation import Planner, Reasoner, Rules, Sampling, play
+from verl_rsim.evaluation.records import RECORDS, read_records
+from verl_rsim.serving.server import Server, bind
+from verl_rsim.serving.service import Service
 
 pytestmark = pytest.mark.e2e
 
@@ -35,7 +35,7 @@ ENVIRONMENT = {
 }
 BINARIES = Path(sys.executable).parent
 SERVE = """
-from verl_rsim.evaluate.vllm_engine import prepare_process
+from verl_rsim.evaluation.engines.vllm import prepare_process
 prepare_process()
 from vllm.entrypoints.cli.main import main
 main()
@@ -158,7 +158,7 @@ async def check_served(planner: Planner, reasoner: Reasoner) -> None:
 
 
 def test_an_endpoint_with_another_tokenizer_or_without_labels_is_refused(home, served):
-    from verl_rsim.errors import EngineError
+    from verl_rsim.utils.errors import EngineError
 
     with pytest.raises(EngineError, match="encodes text otherwise"):
         Planner.from_pretrained(served, tokenizer=str(home / "models/tiny-qwen2"))

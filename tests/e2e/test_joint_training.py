@@ -22,15 +22,16 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from job import Job
+from support.job import Job
+from support.paths import SUPPORT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from verl_rsim.checkpoint import FOLDERS, finished, read_state
-from verl_rsim.episode_log import read_log
+from verl_rsim.monitoring.episode_log import read_log
+from verl_rsim.training.checkpoint.store import FOLDERS, finished, read_state
 
 pytestmark = pytest.mark.e2e
 
-REWARD = Path(__file__).with_name("varied_reward.py")
+REWARD = SUPPORT / "varied_reward.py"
 LORA = [
     "planner.model.lora_rank=8",
     "+planner.actor.checkpoint.save_lora_only=true",
@@ -53,7 +54,7 @@ DETERMINISTIC = [
     "planner.actor.use_kl_loss=true",
     *LORA,
     "rsim.console=summary",
-    "rsim.guard.step_length={action:off}",
+    "rsim.alarms.step_length={action:off}",
 ]
 OFFLOAD = [
     "planner.actor.use_kl_loss=true",
@@ -185,8 +186,8 @@ def test_every_logged_name_is_documented(whole, documented):
 def test_each_step_says_what_the_strategies_did_and_whether_an_alarm_is_on(whole):
     for step in (1, 2, 3, 4):
         found = whole.metrics()[step]
-        assert {"guard/one_strategy", "planner/zero_groups", "reasoner/server_seconds"} <= set(found)
-        assert "guard/step_length" not in found, "it is off"
+        assert {"alarm/one_strategy", "planner/zero_groups", "reasoner/server_seconds"} <= set(found)
+        assert "alarm/step_length" not in found, "it is off"
         assert any(name.endswith("/turn/1") for name in found)
     assert "step 2 of 4" in whole.log(), "one screen a step"
     assert " - planner/" not in whole.log(), "in the place of verl's line"
@@ -200,12 +201,12 @@ def test_validation_reports_both_roles(whole):
         assert any(key.startswith("val-core/arithmetic/acc") for key in found)
 
 
-def test_every_interaction_of_a_validation_is_logged(whole, jobs):
+def test_every_episode_of_a_validation_is_logged(whole, jobs):
     steps = whole.metrics()
     found = list(read_log(jobs.folder / "checkpoints"))
     for step in (0, 4):
         played = [record for record in found if (record.kind, record.step) == ("validation", step)]
-        assert len(played) == steps[step]["val-rsim/interactions"] == 4
+        assert len(played) == steps[step]["val-rsim/episodes"] == 4
         assert sum(record.acc for record in played) / 4 == pytest.approx(steps[step]["val-reasoner/acc"], abs=1e-4)
         assert sum(record.planner_reward for record in played) / 4 == pytest.approx(
             steps[step]["val-planner/reward"], abs=1e-4
@@ -223,7 +224,7 @@ def test_the_checkpoint_exports_as_two_models_and_an_adapter(whole, jobs, tmp_pa
     from peft import load_peft_weights
     from transformers import AutoConfig, AutoTokenizer
 
-    from verl_rsim.export import export_policies
+    from verl_rsim.training.checkpoint.export import export_policies
 
     folders = export_policies(jobs.folder / "checkpoints", tmp_path)
     assert set(folders) == {"planner", "reasoner"}
@@ -279,7 +280,7 @@ def test_resuming_gives_the_same_numbers_and_a_killed_engine_ends_the_job(whole,
     job.wait_for_step(4, 600)
     assert "Resumed both policies" in job.log()
     assert {process.environ()["RSIM_JOB"] for process in processes(job, "EngineCore")} == {"1"}, "whose they are"
-    assert len(read_state(jobs.folder / "checkpoints/global_step_1").guard.lengths) == 1, "the guard's counts go along"
+    assert len(read_state(jobs.folder / "checkpoints/global_step_1").alarms.lengths) == 1, "the alarms' counts go along"
     assert {step for step, found in job.metrics().items() if "earlier" in found} == {0, 1}, "what was taken over"
     for step in (2, 3, 4):
         expected, found = whole.metrics()[step], job.metrics()[step]
@@ -307,13 +308,13 @@ def test_a_frozen_reasoner_only_serves_and_a_killed_worker_ends_the_job(jobs, ho
                "trainer.default_local_dir=frozen", "trainer.total_training_steps=1000",
                "trainer.val_before_train=false", "trainer.test_freq=-1", "trainer.save_freq=2",
                "trainer.max_actor_ckpt_to_keep=null",
-               "rsim.guard.one_strategy={action:save,limit:0.0,steps:1}")  # fmt: skip
+               "rsim.alarms.one_strategy={action:save,limit:0.0,steps:1}")  # fmt: skip
     job.wait_for_step(3, 600)
     steps = job.metrics()
-    failed = [line for line in job.log().splitlines() if "WARNING" in line and "interactions of step" in line]
+    failed = [line for line in job.log().splitlines() if "WARNING" in line and "episodes of step" in line]
     assert [steps[step]["rsim/failed"] for step in (1, 2, 3)] == [4, 0, 0], failed
-    assert re.search(r"4 of 16 interactions of step 1 failed; 4 times the reward: TruthError", failed[0]), failed
-    assert [steps[step]["rsim/interactions"] for step in (1, 2, 3)] == [12, 16, 16]
+    assert re.search(r"4 of 16 episodes of step 1 failed; 4 times the reward: TruthError", failed[0]), failed
+    assert [steps[step]["rsim/episodes"] for step in (1, 2, 3)] == [12, 16, 16]
     for step in (1, 2, 3):
         assert (steps[step]["planner/weight"], steps[step]["reasoner/weight"]) == (0.5, 0.0)
         assert steps[step]["planner/log_prob_gap/mean"] <= 1e-4, "free decoding: over the whole vocabulary"
@@ -335,28 +336,28 @@ def test_a_frozen_reasoner_only_serves_and_a_killed_worker_ends_the_job(jobs, ho
 
 def test_an_alarm_stops_the_job_and_the_last_checkpoint_stays(jobs):
     job = jobs("stopped", "rsim.schedule=joint", "actor_rollout_ref.model.lora_rank=8",
-               "rsim.guard.zero_groups={action:stop,limit:0.1,steps:2}",
+               "rsim.alarms.zero_groups={action:stop,limit:0.1,steps:2}",
                "trainer.default_local_dir=stopped", "trainer.total_training_steps=1000", "trainer.save_freq=1",
                "trainer.val_before_train=false", "trainer.test_freq=-1",
                "trainer.logger=[file,tensorboard]")  # fmt: skip
     assert job.wait(300) == 1
     said = (
-        r"TrainingCollapsed: step 2: .*alarm zero_groups \(reasoner\): .* above rsim.guard.zero_groups.limit=0.1 for 2"
+        r"TrainingCollapsed: step 2: .*alarm zero_groups \(reasoner\): .* above rsim.alarms.zero_groups.limit=0.1 for 2"
     )
     assert re.search(said, job.log()), job.log()[-3000:]
     assert set(job.metrics()) == {1, 2}, "the step that stops is logged"
-    assert job.metrics()[2]["guard/zero_groups"] == 1
+    assert job.metrics()[2]["alarm/zero_groups"] == 1
     assert job.metrics()[1]["reasoner/log_prob_gap/mean"] <= 1e-4, "the adapter is served"
     assert [path.name for path in finished(jobs.folder / "stopped")] == ["global_step_1"]
     (events,) = (jobs.folder / "tensorboard_log").rglob("events.*")
-    for name in ("strategy/entropy", "planner/pg_loss", "reasoner/reward", "guard/zero_groups"):
+    for name in ("strategy/entropy", "planner/pg_loss", "reasoner/reward", "alarm/zero_groups"):
         logged = {event.step: event.value for event in EventAccumulator(str(events)).Reload().Scalars(name)}
         assert logged == pytest.approx({step: job.metrics()[step][name] for step in (1, 2)}), name
     assert_nothing_is_left(job)
 
 
 def test_with_shared_weights_one_model_learns_from_both_roles(jobs, tmp_path):
-    from verl_rsim.export import export_policies
+    from verl_rsim.training.checkpoint.export import export_policies
 
     job = jobs("shared", "rsim.shared_weights=true", "planner.model.path=null", "rsim.lambda=0.3",
                "rsim.schedule=[{until:1,planner_weight:1.0,reasoner_weight:0.0},"

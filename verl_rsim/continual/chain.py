@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from verl_rsim.errors import ConfigError
-from verl_rsim.evaluate.conditions import CONTROLS
-from verl_rsim.evaluate.matrix import CONTROL_CELL
-from verl_rsim.yaml_files import build, check_folder_name, read_block
+from verl_rsim.core.controls import CONTROLS
+from verl_rsim.evaluation.matrix import CONTROL_CELL
+from verl_rsim.utils.errors import ConfigError
+from verl_rsim.utils.settings_blocks import build
+from verl_rsim.utils.yaml_files import check_folder_name, read_block
 
 BEFORE = "before"
 """The planner's state before the first stage."""
@@ -33,7 +34,7 @@ SET_BY_CHAIN = {
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class ChainStage:
     """A task, and how it is learned.
 
     Attributes:
@@ -70,7 +71,7 @@ class Chain:
 
     planner: str
     reasoner: str
-    stages: tuple[Stage, ...]
+    stages: tuple[ChainStage, ...]
     learned: Mapping[str, str] = field(default_factory=dict)
     datasets: Mapping[str, str] = field(default_factory=dict)
     recipe: str = RECIPE
@@ -118,7 +119,7 @@ class Chain:
         """The planner's states: before the chain, and after each stage."""
         return (BEFORE, *(stage.name for stage in self.stages))
 
-    def earlier(self, stage: Stage) -> dict[str, str]:
+    def earlier(self, stage: ChainStage) -> dict[str, str]:
         """The tasks learned before a stage, and their data."""
         names = list(self.tasks)
         return {name: self.tasks[name] for name in names[: names.index(stage.name)]}
@@ -158,8 +159,8 @@ def _check_sources(key: str, block: Any) -> None:
             raise ConfigError(f"{key}.{name}", source, "must be the name of prepared data or a path")
 
 
-def _stage(index: int, block: Any) -> Stage:
-    stage = build(Stage, f"stages[{index}]", block)
+def _stage(index: int, block: Any) -> ChainStage:
+    stage = build(ChainStage, f"stages[{index}]", block)
     key = f"stages.{stage.name}"
     if not isinstance(stage.data, str) or not stage.data:
         raise ConfigError(f"{key}.data", stage.data, "must be the name of prepared data, or a folder")

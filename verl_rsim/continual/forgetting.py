@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from verl_rsim.evaluate.statistics import RESAMPLES, Difference, Estimate, holm, paired
+from verl_rsim.evaluation.statistics import RESAMPLES, Difference, Estimate, holm, paired
 
 Scores = Mapping[str, Sequence[float]]
 """The scores of a question's samples, by question."""
@@ -22,7 +22,7 @@ _BATCH = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
-class Dataset:
+class LearnedDataset:
     """A column of R.
 
     Attributes:
@@ -73,7 +73,7 @@ class Forgetting:
     """
 
     states: tuple[str, ...]
-    datasets: tuple[Dataset, ...]
+    datasets: tuple[LearnedDataset, ...]
     accuracy: tuple[tuple[Estimate, ...], ...]
     measures: tuple[Measure, ...]
     since_before: tuple[Change, ...]
@@ -85,7 +85,7 @@ def measure(accuracy: np.ndarray, learned: Sequence[int | None]) -> dict[str, np
 
     Args:
         accuracy: R, ``(..., states, datasets)``.
-        learned: of each dataset, see :class:`Dataset`; those after the newest state do not count yet.
+        learned: of each dataset, see :class:`LearnedDataset`; those after the newest state do not count yet.
 
     Returns:
         Each measure, ``(...)``; nan where it has no task to average.
@@ -144,7 +144,7 @@ def resampled(scores: Sequence[np.ndarray], seed: int, resamples: int = RESAMPLE
 
 
 def analyse(
-    states: Sequence[str], datasets: Sequence[Dataset], scores: Mapping[tuple[str, str], Scores], seed: int
+    states: Sequence[str], datasets: Sequence[LearnedDataset], scores: Mapping[tuple[str, str], Scores], seed: int
 ) -> Forgetting:
     """The report of the states played so far.
 

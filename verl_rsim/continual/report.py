@@ -9,16 +9,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from verl_rsim.checkpoint import write_atomically
 from verl_rsim.continual.chain import Chain
-from verl_rsim.continual.forgetting import Change, Dataset, Forgetting, Measure, analyse
-from verl_rsim.evaluate.conditions import PLANNER
-from verl_rsim.evaluate.matrix import CONTROL_CELL
-from verl_rsim.evaluate.records import read_records
-from verl_rsim.evaluate.report import group, scores
-from verl_rsim.evaluate.results import to_json
-from verl_rsim.evaluate.statistics import bootstrap
-from verl_rsim.evaluate.tables import Grid, difference_cells, interval, p_value
+from verl_rsim.continual.forgetting import Change, Forgetting, LearnedDataset, Measure, analyse
+from verl_rsim.core.controls import PLANNER
+from verl_rsim.evaluation.matrix import CONTROL_CELL
+from verl_rsim.evaluation.records import read_records
+from verl_rsim.evaluation.reports.summary import group, scores
+from verl_rsim.evaluation.reports.tables import Grid, difference_cells, interval, p_value
+from verl_rsim.evaluation.reports.write import to_json
+from verl_rsim.evaluation.statistics import bootstrap
+from verl_rsim.utils.artifact_folders import write_atomically
 
 REASONER = "reasoner"
 """The reasoner's name in the chain's evaluation."""
@@ -30,11 +30,11 @@ MEANINGS = {
 }
 
 
-def columns(chain: Chain) -> tuple[Dataset, ...]:
+def columns(chain: Chain) -> tuple[LearnedDataset, ...]:
     """All datasets of a chain's evaluation, tasks first."""
-    names = [*(Dataset(name, 0) for name in chain.learned)]
-    names += [Dataset(stage.name, number) for number, stage in enumerate(chain.stages, 1)]
-    return (*names, *(Dataset(name, None) for name in chain.datasets))
+    names = [*(LearnedDataset(name, 0) for name in chain.learned)]
+    names += [LearnedDataset(stage.name, number) for number, stage in enumerate(chain.stages, 1)]
+    return (*names, *(LearnedDataset(name, None) for name in chain.datasets))
 
 
 def forgetting_report(chain: Chain, states: Sequence[str], evaluation: Path, seed: int) -> Forgetting:

@@ -11,16 +11,16 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from verl_rsim import launch
-from verl_rsim.checkpoint import finished, read_state, write_atomically
-from verl_rsim.continual.chain import Chain, Stage
-from verl_rsim.data.replay import TRAIN, check_replay, mix
-from verl_rsim.errors import ConfigError, RsimError
-from verl_rsim.folders import MANIFEST, build_folder, digest, home
+from verl_rsim.continual.chain import Chain, ChainStage
+from verl_rsim.data.replay_mixing import TRAIN, check_replay, mix
+from verl_rsim.training import launch
+from verl_rsim.training.checkpoint.store import finished, read_state, write_atomically
+from verl_rsim.utils.artifact_folders import MANIFEST, build_folder, digest, home
+from verl_rsim.utils.errors import ConfigError, RsimError
 
 INPUTS = "inputs.json"
 Run = Callable[[Sequence[str], Mapping[str, str]], int]
-"""Runs a command with additions to the environment and returns its exit status; see :func:`verl_rsim.launch.run`."""
+"""Runs a command with additions to the environment and returns its exit status, as training.launch.run does."""
 
 
 class StageFailed(RsimError, RuntimeError):
@@ -59,7 +59,7 @@ class Job:
         after: name of the state that it starts from.
     """
 
-    stage: Stage
+    stage: ChainStage
     recipe: str
     overrides: tuple[str, ...]
     folder: Path
@@ -139,7 +139,7 @@ class Job:
         from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
 
-        from verl_rsim.recipe import compose_recipe
+        from verl_rsim.config.recipes import compose_recipe
 
         try:
             with warnings.catch_warnings():
@@ -162,7 +162,7 @@ class Job:
         config = self.compose(planner, reasoner)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            from verl_rsim.validation import validate_job
+            from verl_rsim.training.preflight.validate_job import validate_job
 
             validate_job(config)
         if config.trainer.save_freq < 1:

@@ -9,7 +9,7 @@ from typing import Any
 
 from verl_rsim.data.overlap import EXAMPLES, NGRAM, EvaluationSet, Shared, normalised
 from verl_rsim.data.question import Question
-from verl_rsim.errors import ConfigError, DataError
+from verl_rsim.utils.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True, slots=True)

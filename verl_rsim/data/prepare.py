@@ -8,17 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from verl_rsim.data.divide import ALL, divide, told
 from verl_rsim.data.filters import NO_FILTERS, Filters
 from verl_rsim.data.published import PUBLISHED, Loaded, data_files, load_published
 from verl_rsim.data.question import Question
 from verl_rsim.data.rows import evaluation_file, rows_digest, write_rows
 from verl_rsim.data.sources import generated, humaneval, is_file_name, own_file
+from verl_rsim.data.splits import ALL, divide, told
 from verl_rsim.data.synthetic import SYNTHETIC, synthetic
 from verl_rsim.data.verl_row import verl_row
-from verl_rsim.errors import ConfigError
-from verl_rsim.evaluate.manifest import versions
-from verl_rsim.folders import build_folder, digest
+from verl_rsim.utils.artifact_folders import build_folder, digest
+from verl_rsim.utils.environment import versions
+from verl_rsim.utils.errors import ConfigError
 
 GENERATED = {"train": 512, "test": 64}
 """How many questions are generated, if the user does not say; also the tests held out of a file."""

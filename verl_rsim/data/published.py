@@ -14,8 +14,8 @@ from string import ascii_uppercase
 from typing import Any
 
 from verl_rsim.data.question import Question
-from verl_rsim.errors import DataError
-from verl_rsim.folders import digest
+from verl_rsim.utils.artifact_folders import digest
+from verl_rsim.utils.errors import DataError
 
 Row = Mapping[str, Any]
 
@@ -46,7 +46,7 @@ def multiple_choice(question: str, options: Sequence[str]) -> str:
 
 
 def _math(row: Row) -> Question | None:
-    from verl_rsim.reward.math_score import last_boxed
+    from verl_rsim.reward.math_grading.scorer import last_boxed
 
     answer = last_boxed(row["solution"])
     return Question(row["problem"], answer) if answer else None

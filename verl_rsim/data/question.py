@@ -11,7 +11,7 @@ class Question:
 
     Attributes:
         text: what is asked; of a multiple choice with its options.
-        answer: the ground truth; of a coding task its tests, see :mod:`verl_rsim.reward.code_truth`.
+        answer: the ground truth; of a coding task its tests, see :mod:`verl_rsim.reward.code_grading.program_tests`.
         ability: "math" for everything whose answer is compared, "code" for what is tested.
     """
 

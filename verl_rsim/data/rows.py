@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from verl_rsim.errors import ConfigError, DataError
-from verl_rsim.folders import home
+from verl_rsim.utils.artifact_folders import home
+from verl_rsim.utils.errors import ConfigError, DataError
 
 
 def evaluation_file(key: str, source: str) -> Path:

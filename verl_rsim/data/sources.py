@@ -10,8 +10,8 @@ from pathlib import Path
 from verl_rsim.data.published import PUBLISHED, humaneval_question
 from verl_rsim.data.question import Question
 from verl_rsim.data.synthetic import SYNTHETIC
-from verl_rsim.errors import DataError
-from verl_rsim.progress import track
+from verl_rsim.utils.errors import DataError
+from verl_rsim.utils.progress import track
 
 ARITHMETIC = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
 """The quickstart's task: sums and differences of two numbers, the hardest that a 135M model sometimes solves."""

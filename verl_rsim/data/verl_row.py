@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from verl_rsim.data.question import Question
-from verl_rsim.reward.answer_types import AnswerTypes
-from verl_rsim.reward.answers import AnswerType
+from verl_rsim.reward.math_grading.answer_types import AnswerTypes
+from verl_rsim.reward.math_grading.compare import AnswerType
 
 TYPES = AnswerTypes()
 BOXED = "Think step by step and put the final answer in \\boxed{}."

@@ -1,0 +1,68 @@
+"""How many answers a second the code scorer grades, two at a time, and how long one takes.
+
+Run ``python benchmarks/speed/code_sandbox.py [--backend bubblewrap] [--count 200] [--workers 2]``. The tests are as
+small as they get, so that what is measured is the sandbox: two of them an answer for functions, one a case for stdio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from verl_rsim.reward.code_grading.scorer import CodeScorer
+from verl_rsim.reward.sandbox.base import BACKENDS
+from verl_rsim.reward.sandbox.create import create_sandbox
+
+FUNCTION = "```python\ndef add(a, b):\n    return a + b\n```"
+TASKS = {
+    "humaneval": (
+        FUNCTION,
+        {
+            "kind": "humaneval",
+            "entry_point": "add",
+            "prompt": 'def add(a, b):\n    """The sum."""\n',
+            "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n    assert candidate(0, 0) == 0",
+        },
+    ),
+    "calls": (FUNCTION, {"kind": "calls", "entry_point": "add", "inputs": [[1, 2], [0, 0]], "outputs": [3, 0]}),
+    "stdio": ("```python\nprint(int(input()) + 1)\n```", {"kind": "stdio", "inputs": ["1\n"], "outputs": ["2\n"]}),
+}
+
+
+def measure(scorer: CodeScorer, text: str, truth: str, count: int, workers: int) -> str:
+    """Grade one answer so many times; one line of what it took."""
+
+    def once(_: int) -> float:
+        started = time.perf_counter()
+        verdict = scorer.score(text, truth)
+        if verdict.accuracy != 1.0:
+            raise RuntimeError(f"a right answer was judged {verdict}")
+        return time.perf_counter() - started
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(workers) as pool:
+        seconds = list(pool.map(once, range(count)))
+    rate = count / (time.perf_counter() - started)
+    cuts = statistics.quantiles(seconds, n=100)
+    return f"{rate:6.1f} a second   p50 {cuts[49] * 1e3:5.1f} ms   p99 {cuts[98] * 1e3:5.1f} ms"
+
+
+def main() -> None:
+    """Print one line a kind of tests."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backend", choices=BACKENDS, default="bubblewrap")
+    parser.add_argument("--url", default=None)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+    scorer = CodeScorer(create_sandbox(args.backend, url=args.url), workers=args.workers)
+    for name, (text, truth) in TASKS.items():
+        print(f"{name:10} {measure(scorer, text, json.dumps(truth), args.count, args.workers)}")
+    scorer.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""What the planner's update costs over nine labels, against the same over the whole vocabulary, in one run.
+
+    python benchmarks/speed/planner_update.py MODEL [ROWS] [PROMPT] [TURNS] [STEP_TOKENS] [LAYERS]
+
+Both engines are verl's FSDP engine on the same model, rows and micro-batches, in turn: the strategy policy of this
+package, and the language model with logits over the vocabulary. A row is a prompt and TURNS choices, each but the first
+after a step of STEP_TOKENS tokens. MODEL is a Hugging Face folder, or ``qwen2.5-0.5b`` for random weights in that
+architecture (LAYERS of its 24). Prints seconds of forward, backward and optimizer (median of the rounds), elements of
+the logits, and their ratios.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+from tensordict import TensorDict
+from verl.trainer.config import CheckpointConfig
+from verl.utils import tensordict_utils as tu
+from verl.utils.dataset.dataset_utils import DatasetPadMode
+from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
+from verl.workers.engine import EngineRegistry
+
+import verl_rsim.training.strategy_engine
+from verl_rsim.core.strategies import LABELS
+from verl_rsim.data.prepare_models import prepare_tiny
+
+ROUNDS = 3
+MICRO_BATCH_TOKENS = 2048
+QWEN = {"hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14, "num_key_value_heads": 2}
+
+
+def random_qwen(folder: Path, layers: int) -> Path:
+    """Qwen2.5-0.5B's architecture with random weights and a small tokenizer of its own."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    prepare_tiny(folder / "tiny", "qwen2")
+    config = AutoConfig.for_model(
+        "qwen2", vocab_size=151936, num_hidden_layers=layers, tie_word_embeddings=True, **QWEN
+    )
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder / "model")
+    AutoTokenizer.from_pretrained(folder / "tiny", trust_remote_code=False).save_pretrained(folder / "model")
+    return folder / "model"
+
+
+def engine(model_type: str, path: Path):
+    """One of the two engines, in float32 as on a CPU."""
+    single = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
+    made = EngineRegistry.new(
+        model_type=model_type,
+        backend="fsdp2",
+        model_config=HFModelConfig(
+            path=str(path),
+            use_remove_padding=True,
+            enable_gradient_checkpointing=True,
+            model_type=model_type,
+            override_config={"attn_implementation": "sdpa"},
+        ),
+        engine_config=FSDPEngineConfig(
+            strategy="fsdp2", model_dtype="fp32", mixed_precision=single, use_torch_compile=False
+        ),
+        optimizer_config=FSDPOptimizerConfig(lr=1e-6, total_training_steps=100),
+        checkpoint_config=CheckpointConfig(),
+    )
+    made.initialize()
+    return made
+
+
+def rows(tokenizer, count: int, prompt: int, turns: int, step: int) -> TensorDict:
+    """Random rows of a planner."""
+    labels = [tokenizer.encode(label, add_special_tokens=False)[0] for label in LABELS]
+    inputs, masks = [], []
+    for row in range(count):
+        response, mask = [], []
+        for turn in range(turns):
+            given = step if turn else 0
+            response += [*torch.randint(20, 200, (given,)).tolist(), labels[(row + turn) % 9]]
+            mask += [0] * given + [1]
+        inputs.append(torch.cat([torch.randint(20, 200, (prompt,)), torch.tensor(response)]))
+        masks.append(torch.tensor(mask))
+    nest = partial(torch.nested.as_nested_tensor, layout=torch.jagged)
+    positions = [torch.arange(len(row)) for row in inputs]
+    batch = tu.get_tensordict(
+        {
+            "input_ids": nest(inputs),
+            "position_ids": nest(positions),
+            "response_mask": nest(masks),
+            "loss_mask": nest(masks),
+        }
+    )
+    tu.assign_non_tensor(
+        batch,
+        temperature=1.0,
+        use_remove_padding=True,
+        pad_mode=DatasetPadMode.NO_PADDING,
+        calculate_entropy=False,
+        use_dynamic_bsz=True,
+        max_token_len_per_gpu=MICRO_BATCH_TOKENS,
+        pad_token_id=0,
+    )
+    return batch
+
+
+def loss(model_output, data, dp_group=None):
+    """Minus the generated tokens' log-probs."""
+    mask = torch.zeros_like(model_output["log_probs"].values())
+    ends = data["input_ids"].offsets()[1:]
+    for end, response in zip(ends, data["response_mask"].unbind(), strict=True):
+        mask[end - len(response) - 1 : end - 1] = response.to(mask.dtype)
+    return -(model_output["log_probs"].values() * mask).sum(), {}
+
+
+def update(made, batch: TensorDict) -> float:
+    """Seconds of one update."""
+    began = time.perf_counter()
+    with made.train_mode():
+        made.optimizer_zero_grad()
+        made.forward_backward_batch(batch.clone(), loss, forward_only=False)
+        made.optimizer_step()
+    return time.perf_counter() - began
+
+
+def main(model: str, *sizes: str) -> None:
+    """Measure and print."""
+    count, prompt, turns, step, layers = [int(size) for size in sizes] + [8, 400, 6, 40, 24][len(sizes) :]
+    torch.distributed.init_process_group("gloo", init_method="tcp://127.0.0.1:29517", rank=0, world_size=1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = random_qwen(Path(folder), layers) if model == "qwen2.5-0.5b" else Path(model)
+        engines = {"nine labels": engine(verl_rsim.training.strategy_engine.MODEL_TYPE, path)}
+        engines["vocabulary"] = engine("language_model", path)
+    widest = dict.fromkeys(engines, 0)
+    for name, made in engines.items():
+
+        def note(_, __, logits, name=name):
+            widest[name] = max(widest[name], logits.numel())
+
+        made.module.get_output_embeddings().register_forward_hook(note)
+    batch = rows(engines["vocabulary"].model_config.tokenizer, count, prompt, turns, step)
+    for made in engines.values():  # the first round of each is not timed
+        update(made, batch)
+    rounds = [{name: update(made, batch) for name, made in engines.items()} for _ in range(ROUNDS)]
+    tokens = batch["input_ids"].values().shape[0]
+    print(f"{count} rows, {tokens} tokens, {count * turns} choices, micro-batches of {MICRO_BATCH_TOKENS} tokens")
+    for name in engines:
+        seconds = statistics.median(times[name] for times in rounds)
+        print(f"{name:12} {seconds:7.2f} s   at most {widest[name]} logits in a micro-batch")
+    ratios = sorted(times["nine labels"] / times["vocabulary"] for times in rounds)
+    print(f"time: {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+    print(f"logits: {widest['nine labels'] / widest['vocabulary']:.2g}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

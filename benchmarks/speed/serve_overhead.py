@@ -1,0 +1,87 @@
+"""What serving costs against the bare reasoner, at equal reasoner tokens, in one run.
+
+    python benchmarks/speed/serve_overhead.py PLANNER REASONER [QUESTIONS] [AT_ONCE] [STEP_TOKENS]
+
+Every question is answered in three ways, in turn, by the same two engines: streamed by the server to OpenAI's client;
+by ``play`` without a server; and by the reasoner alone, made to write as many tokens as it wrote for that question in
+the episode. Prints seconds (median of the rounds) and their ratios.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable
+
+import openai
+
+from verl_rsim.evaluation import Planner, Reasoner, Rules, Sampling, play
+from verl_rsim.evaluation.runner import in_parallel
+from verl_rsim.serving.server import Server, bind
+from verl_rsim.serving.service import Service
+
+ROUNDS = 3
+SAMPLING = Sampling(temperature=1.0)
+
+
+async def seconds(questions: list[str], at_once: int, answer: Callable[[str], Awaitable[None]]) -> float:
+    """Of answering all questions, ``at_once`` at a time."""
+    began = time.perf_counter()
+    await in_parallel(questions, at_once, answer)
+    return time.perf_counter() - began
+
+
+async def compare(service: Service, client: openai.AsyncOpenAI, questions: list[str], at_once: int) -> None:
+    """Take the times and print them."""
+    reasoner, written = service.reasoner, dict.fromkeys(questions, 0)
+
+    async def served(question: str) -> None:
+        chat = [{"role": "user", "content": question}]
+        asked = {"model": "rsim", "messages": chat, "seed": 1, "temperature": SAMPLING.temperature}
+        stream = await client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+        last = [chunk async for chunk in stream][-1]
+        written[question] = last.usage.rsim["reasoner"]["completion_tokens"]
+
+    async def played(question: str) -> None:
+        await play(question, service.planner, reasoner, service.rules, SAMPLING, "1/0")
+
+    async def bare(question: str) -> None:
+        prompt = reasoner.codec.chat([{"role": "user", "content": question}])
+        count = written[question]
+        params = {**SAMPLING.params(), "max_tokens": count, "min_tokens": count, "ignore_eos": True, "seed": 1}
+        await reasoner.engine.generate(prompt, params)
+
+    ways = {"served": served, "played": played, "bare": bare}
+    for answer in ways.values():  # the first round of each is not timed
+        await seconds(questions, at_once, answer)
+    rounds = [{name: await seconds(questions, at_once, answer) for name, answer in ways.items()} for _ in range(ROUNDS)]
+    print(f"{len(questions)} questions, {at_once} at once, {sum(written.values())} reasoner tokens in each way")
+    for name in ways:
+        print(f"{name:8} {statistics.median(times[name] for times in rounds):7.2f} s")
+    for one, other in (("served", "played"), ("played", "bare"), ("served", "bare")):
+        ratios = sorted(times[one] / times[other] for times in rounds)
+        print(f"{one} / {other}: {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+
+
+async def main(planner: str, reasoner: str, count: str = "16", at_once: str = "8", step_tokens: str = "128") -> None:
+    """Serve and compare."""
+    rules = Rules(max_step_tokens=int(step_tokens), max_answer_tokens=int(step_tokens))
+    service = Service(Planner.from_pretrained(planner), Reasoner.from_pretrained(reasoner), rules)
+    questions = [f"What is {17 * i + 3} + {29 * i + 8}?" for i in range(int(count))]
+    with bind("127.0.0.1", 0) as taken:
+        await service.start()
+        server = Server(service)
+        task = asyncio.create_task(server.serve([taken]))
+        while not server.started:
+            await asyncio.sleep(0.01)
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+            await compare(service, client, questions, int(at_once))
+        server.should_exit = True
+        await task
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,30 @@
+"""Answers that choose: the letter of an option, yes or no."""
+
+from __future__ import annotations
+
+import re
+
+from verl_rsim.reward.math_grading.normalize import words
+
+_TRUE, _FALSE = frozenset({"true", "yes"}), frozenset({"false", "no"})
+_DECORATION = str.maketrans("", "", "$*\\")
+_TEXT = re.compile(r"\\text\{([^{}]*)\}")
+_LETTER = re.compile(
+    r"(?:(?:the\s+)?(?:option|choice|answer)\s*(?:is\b|:)?\s*)?(?:\(\s*([A-J])\s*\)|([A-J])(?=[.:)]|\s*$))[.:)]?\s*(.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_ANOTHER = re.compile(r"\(\s*[A-J]\s*\)|(?:\b(?:or|and)\b|[,/&])\s*\(?[A-J]\b|^[A-J]\b", re.IGNORECASE)
+
+
+def truth_value(text: str) -> bool | None:
+    """True for yes and true, False for no and false, None for anything else; a reason may follow a comma."""
+    first = re.split(r"[,.;:]", words(text), maxsplit=1)[0].strip()
+    return True if first in _TRUE else False if first in _FALSE else None
+
+
+def option(text: str) -> str | None:
+    """The one letter of ``B``, ``(B)``, ``B.``, ``option b``, ``\\text{(B)}`` or ``(B) 42``; None for anything else."""
+    found = _LETTER.fullmatch(_TEXT.sub(r"\1", text).translate(_DECORATION).strip())
+    if not found or _ANOTHER.search(found.group(3)):
+        return None
+    return (found.group(1) or found.group(2)).upper()

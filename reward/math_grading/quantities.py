@@ -1,0 +1,201 @@
+"""Numbers in the forms a person would write as a final answer, with their units; exact, by fractions.
+
+A form is a decimal, a fraction, a mixed number, scientific notation or a number word, with thousands separators, a
+percent sign, a currency or a unit. Sums, products, powers and roots are not: an answer ``23 \\times 49`` has yet to be
+worked out. Text must have gone through :func:`verl_rsim.reward.math_grading.normalize.tidy`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from verl_rsim.reward.math_grading.normalize import unwrap
+from verl_rsim.reward.math_grading.number_words import spelled_number
+from verl_rsim.reward.math_grading.units import Unit, unit_of
+
+MAX_EXPONENT = 400
+MAX_DIGITS = 4000
+"""Python refuses integers of more than 4300; so does nobody's answer need."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number and its unit.
+
+    Attributes:
+        numeral: the number as written, before percent sign and "million".
+        scale: 10**6 for "million", else 1.
+        percent: whether it carries a percent sign.
+        divided: whether it is written as a fraction or a mixed number.
+        currency, unit: in one spelling, "" if there is none.
+        clear: whether the unit can be nothing else, such as a product of variables.
+        known: whether it is on our lists.
+    """
+
+    numeral: Fraction
+    scale: int = 1
+    percent: bool = False
+    divided: bool = False
+    currency: str = ""
+    unit: str = ""
+    clear: bool = True
+    known: bool = True
+
+    @property
+    def value(self) -> Fraction:
+        """The number meant: 30% is 3/10."""
+        return self.numeral * self.scale / (100 if self.percent else 1)
+
+
+_INTEGER = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)"
+_DECIMAL = rf"(?:{_INTEGER}(?:\.\d*)?|\.\d+)"
+_POWER = r"10\s*(?:\^|\*\*)\s*(?:\{\s*([+-]?\d+)\s*\}|([+-]?\d+))"
+_SIGN = r"(?P<sign>[+-]?)\s*"
+_FORMS = {
+    "repeating": re.compile(r"(\d+)\.(\d*)\\(?:overline|bar)\s*\{?(\d+)\}?"),
+    "power": re.compile(rf"(?:({_DECIMAL})\s*(?:\\times|\\cdot|\*|x)\s*)?{_POWER}"),
+    "exponent": re.compile(rf"({_DECIMAL})\s?[eE]([+-]?\d+)"),
+    "mixed": re.compile(
+        r"(\d+)(?:\s*\\frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|\s*\\frac\s*(\d)\s*(\d)| (\d+)\s*/\s*(\d+))"
+    ),
+    "fraction": re.compile(rf"\\frac\s*\{{\s*([+-]?\s*{_DECIMAL})\s*\}}\s*\{{\s*([+-]?\s*{_DECIMAL})\s*\}}"),
+    "short": re.compile(r"\\frac\s*(?:(\d)|\{(\d+)\})\s*(?:(\d)|\{(\d+)\})"),
+    "slash": re.compile(rf"({_DECIMAL})\s*/\s*([+-]?\s*{_DECIMAL})(?!\d)"),
+    "decimal": re.compile(rf"({_DECIMAL})"),
+}
+_SIGNED = re.compile(_SIGN)
+_WHOLE_TEXT = re.compile(r"^\\text\{([^{}]*)\}$")
+_APPROXIMATELY = re.compile(r"^(?:\\(?:approx|sim)(?:eq)?|~|=)\s*")
+_CURRENCIES = {
+    "$": "$",
+    "us$": "$",
+    "usd": "$",
+    "€": "€",
+    "eur": "€",
+    "£": "£",
+    "gbp": "£",
+    "¥": "¥",
+    "₹": "₹",
+    "rs": "₹",
+}
+_CURRENCY = re.compile(r"(US\$|USD|EUR|GBP|Rs\.?|[$€£¥₹])\s*", re.IGNORECASE)
+_SCALE = re.compile(r"\s*(?:\\text\{\s*)?(hundred|thousand|million|billion|trillion|dozen)s?\b\s*\}?", re.IGNORECASE)
+_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+_PERCENT = re.compile(r"\s*(?:%|\\text\{\s*(?:%|percent|pct)\s*\}|(?:percent|per cent|pct)\b)", re.IGNORECASE)
+
+
+def quantity(text: str) -> Quantity | None:
+    """The number a text consists of, with its unit; None if it is anything else."""
+    if len(text) > MAX_DIGITS:
+        return None
+    text = _APPROXIMATELY.sub("", text, count=1)
+    if "," not in text:
+        text = unwrap(text, "(", ")")
+    if text[:1].isalpha() or text.startswith("\\text{"):
+        text = _WHOLE_TEXT.sub(r"\1", text).strip()
+        text = spelled_number(text) or text
+    sign, position = _sign(text, 0)
+    currency = ""
+    if symbol := _CURRENCY.match(text, position):
+        currency = _CURRENCIES[symbol.group(1).lower().rstrip(".")]
+        second, position = _sign(text, symbol.end())
+        sign *= second
+    for name, pattern in _FORMS.items():
+        if found := pattern.match(text, position):
+            number = _value(name, found)
+            if number is not None and (rest := _suffix(text[found.end() :])) is not None:
+                unit = rest.unit.name
+                money, _, per = unit.partition(" ")
+                if money in _CURRENCIES and not currency:
+                    currency, unit = _CURRENCIES[money], per
+                divided = name in ("mixed", "fraction", "short", "slash")
+                clear, known = rest.unit.clear or not unit, rest.unit.known
+                return Quantity(sign * number, rest.scale, rest.percent, divided, currency, unit, clear, known)
+    return None
+
+
+def _sign(text: str, position: int) -> tuple[int, int]:
+    found = _SIGNED.match(text, position)
+    return (-1 if found and found["sign"] == "-" else 1), found.end() if found else position
+
+
+def _value(form: str, found: re.Match[str]) -> Fraction | None:
+    groups = [re.sub(r"[,\s]", "", group) for group in found.groups() if group is not None]
+    if form == "decimal":
+        return Fraction(groups[0])
+    if form in ("power", "exponent"):
+        exponent = int(groups[-1]) if len(groups[-1]) < 6 else MAX_EXPONENT + 1
+        mantissa = Fraction(groups[0]) if len(groups) > 1 else Fraction(1)
+        return mantissa * Fraction(10) ** exponent if abs(exponent) <= MAX_EXPONENT else None
+    if form == "repeating":
+        whole, fixed, period = found.groups()
+        nines = (10 ** len(period) - 1) * 10 ** len(fixed)
+        return Fraction(int(whole + fixed + period) - int(whole + fixed), nines)
+    if Fraction(groups[-1]) == 0:
+        return None
+    ratio = Fraction(groups[-2]) / Fraction(groups[-1])
+    if form == "mixed":
+        return int(groups[0]) + ratio if ratio < 1 else None
+    return ratio
+
+
+@dataclass(frozen=True, slots=True)
+class _Suffix:
+    scale: int
+    percent: bool
+    unit: Unit
+
+
+def _suffix(rest: str) -> _Suffix | None:
+    """What follows the number; None if it is no suffix of a number."""
+    scale, percent = 1, False
+    if found := _SCALE.match(rest):
+        scale, rest = _SCALES[found.group(1).lower()], rest[found.end() :]
+    if found := _PERCENT.match(rest):
+        percent, rest = True, rest[found.end() :]
+    unit = unit_of(rest) if rest.strip() else Unit("", clear=True, known=True)
+    return None if unit is None else _Suffix(scale, percent, unit)
+
+
+def same_number(given: Quantity, wanted: Quantity) -> bool:
+    """Whether an answer is the wanted number, in a form as simple; a decimal for 1/3 needs six right digits.
+
+    A percent sign is a unit: 30% is right for 30; 30, and 0.3, for 30%; 500% is wrong for 5 and 30% for 0.3.
+    """
+    if not forms_agree(given, wanted):
+        return False
+    if given.percent or wanted.percent:
+        return given.numeral == wanted.numeral or (not given.percent and given.value == wanted.value)
+    if given.value == wanted.value:
+        return True
+    rounded = not given.divided and not _terminates(wanted.value)
+    return rounded and abs(given.value - wanted.value) <= Fraction(1, 10**6) * min(Fraction(1), abs(wanted.value))
+
+
+def forms_agree(given: Quantity, wanted: Quantity) -> bool:
+    """Whether the units agree, and a whole number is not given as a division that is left to do."""
+    whole = wanted.numeral.denominator == 1 and not (wanted.divided or wanted.percent)
+    return units_agree(given, wanted) and not (given.divided and whole)
+
+
+def units_agree(given: Quantity, wanted: Quantity) -> bool:
+    """Whether the given unit is the wanted one, or one of the two has none; nothing is converted.
+
+    A unit that the truth lacks must be known, and clear.
+    """
+    if wanted.percent:
+        return given.percent or not (given.unit or given.currency)
+    if not (wanted.unit or wanted.currency):
+        return given.clear and given.known
+    return not given.percent and given.currency in ("", wanted.currency) and given.unit in ("", wanted.unit)
+
+
+def _terminates(value: Fraction) -> bool:
+    """Whether its decimals end."""
+    rest = value.denominator
+    for prime in (2, 5):
+        while rest % prime == 0:
+            rest //= prime
+    return rest == 1

@@ -1,0 +1,53 @@
+"""Answers of several members: lists with commas, semicolons or words between them, sets, tuples and intervals."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from verl_rsim.reward.math_grading.normalize import enclosed, split
+
+_WORD_SEPARATOR = (
+    r"\s*[,;]?\s*\\text\{\s*,?\s*(?:and|or)\s*\}\s*|\s*[,;]\s*(?:and|or)\s|\s(?:and|or)\s"
+    r"|\\(?:lor|land|vee|wedge)(?![A-Za-z])"
+)
+_SEPARATOR = re.compile(rf"{_WORD_SEPARATOR}|[,;]")
+_SPACED_SEPARATOR = re.compile(rf"{_WORD_SEPARATOR}|(?<!\d)[,;]|[,;](?!\d{{3}}(?!\d))")
+
+
+def parts(text: str) -> list[str]:
+    """The members of a list; with spaces after its commas, ``1,000, 2,000`` has two."""
+    return _with_both_signs(split(text, _SPACED_SEPARATOR if re.search(r"[,;]\s|\b(?:and|or)\b", text) else _SEPARATOR))
+
+
+_BOTH_SIGNS = re.compile(r"\\pm(?![A-Za-z])")
+
+
+def _with_both_signs(members: Sequence[str]) -> list[str]:
+    signed = []
+    for member in members:
+        plus, minus = (_BOTH_SIGNS.sub(sign, member) for sign in "+-")
+        signed += [member] if plus == member else [plus.removeprefix("+").strip(), minus]
+    return signed
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """What stands in brackets, e.g. ``[1, 2)``; ``\\{`` for a set, no brackets for a bare list."""
+
+    opening: str
+    closing: str
+    members: tuple[str, ...]
+
+
+def collection(text: str) -> Collection | None:
+    """What stands in brackets; None for a bare list, and for one member in brackets that may only group."""
+    if text.startswith("\\langle") and text.endswith("\\rangle"):
+        return Collection("(", ")", tuple(parts(text[7:-7])))
+    if text.startswith("\\{") and text.endswith("\\}") and enclosed(text):
+        return Collection("\\{", "\\}", tuple(parts(text[2:-2])))
+    if text[:1] in ("(", "[") and text[-1:] in (")", "]") and enclosed(text):
+        members = tuple(parts(text[1:-1]))
+        return Collection(text[0], text[-1], members) if len(members) > 1 else None
+    return None

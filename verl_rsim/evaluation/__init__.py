@@ -1,0 +1,7 @@
+"""A trained planner without training: play with it, evaluate it against controls, transfer it to other reasoners."""
+
+from verl_rsim.evaluation.engines.base import Sampling
+from verl_rsim.evaluation.models import Planner, Reasoner, play
+from verl_rsim.evaluation.rules import Rules
+
+__all__ = ["Planner", "Reasoner", "Rules", "Sampling", "play"]

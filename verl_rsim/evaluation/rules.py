@@ -1,0 +1,84 @@
+"""The rules an evaluation plays by: bounds that give every condition the same allowance of reasoner tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from verl_rsim.config.schema import PLANNER_DECODINGS
+from verl_rsim.core.dialogue import Dialogue, Injection, Limits
+from verl_rsim.core.prompts import Codec
+from verl_rsim.utils.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Bounds of an episode; defaults as in training.
+
+    Attributes:
+        max_turns, max_step_tokens, max_answer_tokens: see :class:`verl_rsim.core.dialogue.Limits`.
+        max_prompt_tokens: of each model's prompt; None: what its context leaves. A longer question is not played.
+        injection: "inline" or "chat".
+        delimiter: ends a step.
+        planner_decoding: "constrained" (to the nine labels) or "free", as the planner was trained.
+    """
+
+    max_turns: int = 6
+    max_step_tokens: int = 128
+    max_answer_tokens: int = 128
+    max_prompt_tokens: int | None = None
+    injection: str = "inline"
+    delimiter: str = "\n\n"
+    planner_decoding: str = "constrained"
+
+    def __post_init__(self):
+        for name in ("max_turns", "max_step_tokens", "max_answer_tokens", "max_prompt_tokens"):
+            value = getattr(self, name)
+            if not (value is None and name == "max_prompt_tokens") and (type(value) is not int or value < 1):
+                raise ConfigError(name, value, "must be a whole number >= 1")
+        if self.injection not in [item.value for item in Injection]:
+            raise ConfigError("injection", self.injection, "choose inline or chat")
+        if not self.delimiter:
+            raise ConfigError("delimiter", self.delimiter, "must not be empty")
+        if self.planner_decoding not in PLANNER_DECODINGS:
+            fix = f"choose {' or '.join(PLANNER_DECODINGS)}"
+            raise ConfigError("planner_decoding", self.planner_decoding, fix)
+
+    @property
+    def budget(self) -> int:
+        """Tokens the reasoner may generate for one answer, in every condition; injected tokens do not count."""
+        return (self.max_turns - 1) * self.max_step_tokens + max(self.max_step_tokens, self.max_answer_tokens)
+
+    def dialogue(self, planner: Codec, planner_context: int, reasoner: Codec, reasoner_context: int) -> Dialogue:
+        """The dialogue of two models.
+
+        The reasoner's row has room for the whole budget and all instructions, so that only the budget binds.
+
+        Raises:
+            ConfigError: a model takes too few tokens for these rules, or the planner has no strategy labels.
+        """
+        unbounded = Limits(self.max_turns, self.max_step_tokens, self.max_answer_tokens, 1, 1, 1, 1)
+        constrained = self.planner_decoding == "constrained"
+        dialogue = Dialogue(planner, reasoner, unbounded, Injection(self.injection), constrained, self.delimiter)
+        if constrained:
+            _ = dialogue.label_ids
+        reasoner_response = self.budget + self.max_turns * dialogue.longest_injection()
+        planner_response = min(2 * reasoner_response, planner_context // 2)  # the steps, in another tokenizer's tokens
+        planner_prompt = self._prompt("planner", planner_context, planner_response)
+        reasoner_prompt = self._prompt("reasoner", reasoner_context, reasoner_response)
+        limits = dataclasses.replace(
+            unbounded,
+            planner_prompt=planner_prompt,
+            planner_response=planner_context - planner_prompt,
+            reasoner_prompt=reasoner_prompt,
+            reasoner_response=reasoner_response,
+        )
+        return dataclasses.replace(dialogue, limits=limits, _encoded={})
+
+    def _prompt(self, role: str, context: int, response: int) -> int:
+        """Tokens a prompt may have beside a response."""
+        room = context - (response if role == "reasoner" else 1)
+        if (self.max_prompt_tokens or 1) > room:
+            fix = f"leaves {max(0, room)} of the {role}'s {context} tokens for the prompt; lower it or max_step_tokens"
+            raise ConfigError("max_turns", self.max_turns, fix)
+        return self.max_prompt_tokens or context - response

@@ -1,0 +1,69 @@
+"""Turn-level GRPO: an advantage for each turn of an episode, instead of one for all of them.
+
+With rewards ``r[i, t]`` of episode ``i`` at turn ``t``, ``T[i]`` its last turn, ``j`` over its question's:
+
+    G[i, t] = sum of r[i, k] for k >= t
+    A[i, t] = (G[i, t] - mean_j G[j, min(t, T[j])]) / (std_j G[j, min(t, T[j])] + epsilon)
+
+An episode that has ended stands with the return of its last turn. So a choice is not blamed for costs that were
+paid before it, and where all reward comes at the end this is GRPO exactly.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+EPSILON = 1e-6
+
+
+def turns_of(mask: torch.Tensor) -> torch.Tensor:
+    """The turn of each token, from 0; -1 before the first. A turn is a run of generated tokens and what follows it.
+
+    Args:
+        mask: ``(rows, length)``, 1 at generated tokens.
+    """
+    mask = mask.long()
+    before = torch.nn.functional.pad(mask, (1, 0))[:, :-1]
+    return (mask * (1 - before)).cumsum(-1) - 1
+
+
+def turn_grpo(
+    token_level_rewards: torch.Tensor,
+    response_mask: torch.Tensor,
+    index: Sequence[Any],
+    config: Mapping[str, Any] | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Advantages and returns by turn, as verl's estimators give them.
+
+    Args:
+        token_level_rewards: ``(rows, length)``; a turn's is the sum over its tokens.
+        response_mask: ``(rows, length)``, 1 at generated tokens.
+        index: the question of each row.
+        config: verl's ``algorithm`` block; ``norm_adv_by_std_in_grpo`` (default true) divides by the deviation.
+
+    Returns:
+        Twice ``(rows, length)``, 0 where nothing was generated: advantages, and returns-to-go.
+    """
+    turns = turns_of(response_mask).clamp(min=0)
+    counts = (turns.max(-1).values + 1).tolist()
+    rewards = token_level_rewards.new_zeros(len(turns), max(counts)).scatter_add(1, turns, token_level_rewards)
+    returns = rewards.flip(-1).cumsum(-1).flip(-1)
+    for row, count in enumerate(counts):
+        returns[row, count:] = returns[row, count - 1]  # an ended episode stands with its last turn's
+    groups: dict[Any, list[int]] = defaultdict(list)
+    for row, question in enumerate(index):
+        groups[question].append(row)
+    advantages = returns.clone()
+    normalized = True if config is None else config.get("norm_adv_by_std_in_grpo", True)
+    for rows in groups.values():
+        if len(rows) > 1:  # alone, it is compared with nothing, as in verl's GRPO
+            group = returns[rows]
+            advantages[rows] = group - group.mean(0)
+            if normalized:
+                advantages[rows] /= group.std(0) + EPSILON
+    return tuple(values.gather(1, turns) * response_mask for values in (advantages, returns))

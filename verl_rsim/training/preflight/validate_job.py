@@ -1,0 +1,272 @@
+"""Refuses a job that cannot work, before anything is started, with the key, the value and the fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
+from verl.trainer.distillation import is_distillation_enabled
+from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
+from verl.trainer.ppo.utils import need_critic
+
+from verl_rsim.config.dialogue import build_dialogue
+from verl_rsim.config.schema import RsimConfig, gpus_of, parse_config, pool_of
+from verl_rsim.core.prompts import planner_messages
+from verl_rsim.core.schedule import build_schedule
+from verl_rsim.reward.manager import build_sandbox, is_coding_task
+from verl_rsim.reward.planner_reward import PlannerScorer
+from verl_rsim.training import cpu
+from verl_rsim.training.checkpoint.store import FOLDERS, SHARED, read_state, resume_folder
+from verl_rsim.training.preflight.batch_sizes import check_batch_sizes
+from verl_rsim.training.preflight.lora import check_lora
+from verl_rsim.training.preflight.model_checks import check_attention, check_context, check_logits, check_positions
+from verl_rsim.training.preflight.verl_option_rules import check_options
+from verl_rsim.utils.errors import ConfigError
+
+NO_CRITIC = "rSIM has no critic; choose an estimator that needs none, e.g. grpo"
+_NO_SQUARES = "verl's trainer gives it no sums of squared probabilities; choose e.g. grpo"
+UNUSABLE_ESTIMATORS = {
+    "gae": NO_CRITIC,
+    "remax": "verl's trainer gives it no baselines; choose e.g. grpo",
+    "optimal_token_baseline": _NO_SQUARES,
+    "tir_optimal_token_baseline": _NO_SQUARES,
+    "gdpo": "verl's trainer gives it no rewards by name; choose e.g. grpo",
+}
+"""Estimators of verl that a job of two policies cannot have, and why."""
+BLOCKS = {"reasoner": "actor_rollout_ref", "planner": "planner"}
+MOST_OF_A_GPU = 0.95
+"""Of its memory, for servers: each worker beside them has a CUDA context."""
+
+
+def validate_job(config: DictConfig) -> RsimConfig:
+    """Check a whole configuration.
+
+    Returns:
+        Its ``rsim`` block.
+
+    Raises:
+        ConfigError: the job cannot work as configured.
+    """
+    check_options(config)
+    rsim = parse_config(OmegaConf.to_container(config.rsim, resolve=True))
+    PlannerScorer(rsim.reward)  # raises where a term of the user's cannot be found
+    _check_verl_options(config)
+    trainer = config.trainer
+    root = Path(trainer.default_local_dir).absolute()
+    if checkpoint := resume_folder(trainer.resume_mode, root, trainer.resume_from_path):
+        _check_ranks(config, rsim, checkpoint)
+    rows = _check_data(config)
+    total = config.trainer.total_training_steps
+    if total is None and rows is not None:
+        total = rows // config.data.train_batch_size * config.trainer.total_epochs
+    # Where verl alone can count the rows the total is a guess; the trainer builds the schedule again when it knows.
+    build_schedule(rsim.schedule, rsim.weight, total or 1000).check_trainable(rsim.frozen)
+    checked = ("reasoner",) if rsim.shared_weights else BLOCKS
+    for role in checked:
+        _check_policy(config, role, BLOCKS[role], frozen=role in rsim.frozen)
+        check_lora(config[BLOCKS[role]], BLOCKS[role], frozen=role in rsim.frozen)
+    if rsim.shared_weights:
+        _check_shared_weights(config)
+    elif "planner" not in rsim.frozen:
+        check_positions(config.planner.model, config.actor_rollout_ref.model)
+    if config.trainer.device == "cuda" and not (cpu.is_chosen() or rsim.shared_weights or rsim.planner_pool.enable):
+        _check_memory_shares(config)
+    _check_dialogue(config, rsim)
+    if rsim.planner_decoding == "constrained":
+        _check_strategy_policy(config, BLOCKS["reasoner" if rsim.shared_weights else "planner"])
+    return rsim
+
+
+def _check_ranks(config: DictConfig, rsim: RsimConfig, checkpoint: Path) -> None:
+    """verl's checkpoints are one shard a GPU, which as many GPUs read again."""
+    for policy in read_state(checkpoint).trained:
+        role = "reasoner" if policy == SHARED else policy
+        shards = sum(1 for _ in (checkpoint / FOLDERS[policy]).glob("model_world_size_*_rank_*.pt"))
+        if role in rsim.frozen or shards in (0, gpus_of(config, role)):
+            continue
+        pool = "rsim.planner_pool" if role == "planner" and rsim.planner_pool.enable else "trainer"
+        fix = f"the {role} was saved by {shards} GPUs, and {checkpoint} can be resumed by as many alone; or export it"
+        raise ConfigError(f"{pool}.n_gpus_per_node", pool_of(config, role).n_gpus_per_node, fix)
+
+
+def _check_verl_options(config: DictConfig) -> None:
+    _check_advantages(config)
+    if config.reward.reward_model.enable and not config.reward.reward_model.enable_resource_pool:
+        fix = "a reward model on the training GPUs scores too late for the planner; give it its own pool"
+        raise ConfigError("reward.reward_model.enable_resource_pool", False, fix)
+    manager = config.reward.reward_manager.name
+    if config.reward.reward_manager.source == "register" and manager not in REWARD_MANAGER:
+        fix = f"choose one of {', '.join(sorted(REWARD_MANAGER))}"
+        raise ConfigError("reward.reward_manager.name", manager, fix)
+    if config.reward.custom_reward_function.path and manager in ("rsim", "rsim_math", "rsim_code"):
+        fix = f"{manager} has its own scorer and would ignore reward.custom_reward_function; set it to naive"
+        raise ConfigError("reward.reward_manager.name", manager, fix)
+    if is_distillation_enabled(config.get("distillation")):
+        raise ConfigError("distillation.enabled", True, "rSIM has no teacher; set it to False")
+    groups = config.algorithm.get("filter_groups")
+    if groups and groups.enable and groups.metric == "reward":
+        fix = "compares rewards of both roles; choose acc, planner_reward or reasoner_reward"
+        raise ConfigError("algorithm.filter_groups.metric", "reward", fix)
+    agent = config.actor_rollout_ref.rollout.agent
+    for key, wanted in (
+        ("default_agent_loop", "rsim"),
+        ("agent_loop_manager_class", "verl_rsim.training.agent_loop.RsimAgentLoopManager"),
+    ):
+        if agent.get(key) != wanted:
+            raise ConfigError(f"actor_rollout_ref.rollout.agent.{key}", agent.get(key), f"must be {wanted}")
+
+
+def _check_advantages(config: DictConfig) -> None:
+    if need_critic(config):
+        raise ConfigError("algorithm.adv_estimator", str(config.algorithm.adv_estimator), NO_CRITIC)
+    usable = sorted(set(ADV_ESTIMATOR_REGISTRY) - set(UNUSABLE_ESTIMATORS))
+    for key in ("algorithm.adv_estimator", "rsim.planner_adv_estimator"):
+        if (chosen := OmegaConf.select(config, key)) is None:
+            continue
+        name = getattr(chosen, "value", str(chosen))
+        if name in UNUSABLE_ESTIMATORS:
+            raise ConfigError(key, name, UNUSABLE_ESTIMATORS[name])
+        if name not in usable:
+            raise ConfigError(key, name, f"choose one of {', '.join(usable)}")
+
+
+def _check_data(config: DictConfig) -> int | None:
+    """Number of training rows; None when some are in files that only verl reads (json, remote)."""
+    import pyarrow.parquet as pq
+
+    counts: dict[str, int | None] = {}
+    coding = False
+    for key in ("train_files", "val_files"):
+        files = config.data[key]
+        names = [files] if isinstance(files, str) else list(files)
+        if any("://" in name or not name.endswith(".parquet") for name in names):
+            counts[key] = None
+            continue
+        rows = 0
+        for name in names:
+            path = Path(name).expanduser()
+            if not path.is_file():
+                raise ConfigError(f"data.{key}", name, "there is no such file; make it with: verl-rsim prepare-data")
+            coding = _check_ground_truth(f"data.{key}", pq.ParquetFile(path)) or coding
+            rows += pq.ParquetFile(path).metadata.num_rows
+        if not rows:
+            raise ConfigError(f"data.{key}", names, "the dataset has no rows")
+        counts[key] = rows
+    if config.reward.reward_manager.name == "rsim_code" or (coding and config.reward.reward_manager.name == "rsim"):
+        build_sandbox(config)  # raises where none works
+    training = counts["train_files"]
+    if training is not None and training < config.data.train_batch_size:
+        fix = f"the training set has only {training} rows; lower it, or add data"
+        raise ConfigError("data.train_batch_size", config.data.train_batch_size, fix)
+    return training
+
+
+def _check_ground_truth(key: str, file: Any) -> bool:
+    """Check that every row has a ground truth.
+
+    Returns:
+        Whether there are coding tasks among them.
+    """
+    name = getattr(file.reader, "name", None) or "the file"
+    columns = [column for column in ("reward_model", "data_source", "ability") if column in file.schema_arrow.names]
+    if "reward_model" not in columns:
+        raise ConfigError(key, name, "its rows have no column reward_model; verl needs reward_model.ground_truth")
+    missing, coding = 0, False
+    for batch in file.iter_batches(columns=columns):
+        for row in batch.to_pylist():
+            missing += (row["reward_model"] or {}).get("ground_truth") in (None, "")
+            coding = coding or is_coding_task(str(row.get("data_source")), row.get("ability"))
+    if missing:
+        fix = f"{missing} of its rows have no reward_model.ground_truth; give them one, or drop them"
+        raise ConfigError(key, name, fix)
+    return coding
+
+
+def _check_policy(config: DictConfig, role: str, key: str, *, frozen: bool) -> None:
+    block = config[key]
+    path = block.model.get("path") if not OmegaConf.is_missing(block.model, "path") else None
+    if not path:
+        raise ConfigError(f"{key}.model.path", path, f"name the {role}'s model: a Hugging Face folder or id")
+    looks_local = str(path).startswith(("/", ".", "~"))
+    if looks_local and not (Path(path).expanduser() / "config.json").is_file():
+        raise ConfigError(f"{key}.model.path", path, "there is no model here (no config.json); check the path")
+    if cpu.is_chosen() and block.actor.strategy != "fsdp2":
+        raise ConfigError(f"{key}.actor.strategy", block.actor.strategy, "on a CPU only fsdp2 can sync its weights")
+    if block.rollout.n != config.actor_rollout_ref.rollout.n:
+        fix = "must equal actor_rollout_ref.rollout.n: an episode gives each policy one row"
+        raise ConfigError(f"{key}.rollout.n", block.rollout.n, fix)
+    if not block.rollout.calculate_log_probs:
+        raise ConfigError(f"{key}.rollout.calculate_log_probs", False, "must be true")
+    check_context(block, block.rollout, key)
+    check_batch_sizes(config, role, key, frozen=frozen)
+    if config.trainer.device == "cuda" and not cpu.is_chosen() and not frozen:
+        check_attention(block.model, key)
+
+
+def _check_memory_shares(config: DictConfig) -> None:
+    """Servers of both roles are awake on the same GPUs during a rollout; a cache set in bytes takes no share."""
+    key, cache = "{}.rollout.gpu_memory_utilization", "{}.rollout.engine_kwargs.vllm.kv_cache_memory_bytes"
+    ours, other = (OmegaConf.select(config, key.format(block)) for block in (BLOCKS["planner"], BLOCKS["reasoner"]))
+    in_bytes = any(OmegaConf.select(config, cache.format(block)) for block in BLOCKS.values())
+    if round(ours + other, 6) > MOST_OF_A_GPU and not in_bytes:
+        fix = (
+            f"with {key.format('actor_rollout_ref')}={other} both servers would hold {ours + other:.2f} of the same "
+            f"GPUs, and {MOST_OF_A_GPU} is the most that fits; lower the larger one"
+        )
+        raise ConfigError(key.format("planner"), ours, fix)
+
+
+def _check_shared_weights(config: DictConfig) -> None:
+    """What the planner's block may still say where the reasoner's model plays both roles."""
+    model, path = config.actor_rollout_ref.model.path, OmegaConf.select(config, "planner.model.path")
+    if path not in (None, model):
+        fix = f"rsim.shared_weights has one model, actor_rollout_ref.model.path={model}; leave this one out"
+        raise ConfigError("planner.model.path", path, fix)
+    ours, other = config.planner.rollout.temperature, config.actor_rollout_ref.rollout.temperature
+    if ours != other:
+        fix = f"must equal actor_rollout_ref.rollout.temperature={other}: one pass scores both roles' rows"
+        raise ConfigError("planner.rollout.temperature", ours, fix)
+    check_context(config.actor_rollout_ref, config.planner.rollout, BLOCKS["planner"])
+    if config.rsim.planner_decoding == "constrained":
+        check_logits(config.actor_rollout_ref.model)
+
+
+def _check_strategy_policy(config: DictConfig, owner: str) -> None:
+    """What the nine-way engine, and sampling the very distribution it trains, ask for.
+
+    Args:
+        config: the whole configuration.
+        owner: the block of the planner's weights and servers.
+    """
+    wanted = {
+        f"{owner}.actor.strategy": ("fsdp", "fsdp2"),
+        f"{owner}.actor.ulysses_sequence_parallel_size": (1, None),
+        f"{owner}.model.use_fused_kernels": (False,),
+        f"{owner}.model.mtp.enable": (False,),
+        "planner.rollout.top_p": (1, 1.0),
+        "planner.rollout.top_k": (-1, 0),
+        f"{owner}.rollout.logprobs_mode": ("processed_logprobs",),
+    }
+    for key, allowed in wanted.items():
+        if (value := OmegaConf.select(config, key)) not in allowed:
+            named = dict.fromkeys(item for item in allowed if item is not None)
+            fix = f"must be {' or '.join(map(str, named))} with constrained decoding"
+            raise ConfigError(key, value, fix)
+
+
+def _check_dialogue(config: DictConfig, rsim: RsimConfig) -> None:
+    dialogue = build_dialogue(config, rsim)
+    if dialogue.constrained:
+        _ = dialogue.label_ids
+    needed = dialogue.longest_injection() + 1
+    if config.actor_rollout_ref.rollout.response_length < needed:
+        fix = f"the longest instruction alone takes {needed - 1} tokens; raise it"
+        raise ConfigError(
+            "actor_rollout_ref.rollout.response_length", config.actor_rollout_ref.rollout.response_length, fix
+        )
+    menu = len(dialogue.planner.chat(planner_messages([{"role": "user", "content": "?"}])))
+    if config.planner.rollout.prompt_length <= menu:
+        fix = f"the planner's menu alone takes {menu} tokens; raise it to leave room for the question"
+        raise ConfigError("planner.rollout.prompt_length", config.planner.rollout.prompt_length, fix)
