@@ -25,7 +25,7 @@ PLATFORM := $(shell $(PYTHON) -c 'import sysconfig as s; print(s.get_platform() 
 LOCK ?= $(if $(filter $(ALL_EXTRAS),$(EXTRAS)),$(wildcard locks/$(PLATFORM).txt))
 UV_PIP = UV_FIND_LINKS="$(FIND_LINKS)" $(BIN)/uv pip
 
-.PHONY: env lock audit quickstart sandbox browser test recipes two-nodes faults check docs clean
+.PHONY: env lock audit quickstart sandbox browser test test-fast recipes two-nodes faults check docs screenshots clean
 
 env: $(VENV)/.done
 
@@ -79,6 +79,10 @@ browser:
 test: env sandbox browser
 	$(BIN)/python -m pytest
 
+# Unit tests alone: no engines, no browser, no sandbox; under three minutes on two cores.
+test-fast: env
+	$(BIN)/python -m pytest -m "not (e2e or engine or browser or sandbox or slow)"
+
 # Every recipe for two steps with tiny models, an hour and more; `make recipes ONLY="tiny ablations/joint"` for some.
 recipes: env sandbox
 	$(BIN)/python benchmarks/every_recipe.py $(ONLY)
@@ -102,11 +106,16 @@ faults: env
 check: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 docs: env
 	$(BIN)/python docs/config_tables.py
 	$(BIN)/sphinx-build --quiet --fresh-env --write-all --fail-on-warning --keep-going -c docs . build/docs
+
+# The pictures of report and server's page in docs/images; needs no model.
+screenshots: env browser
+	$(BIN)/python docs/screenshots.py
 
 clean:
 	rm -rf $(RSIM_HOME) build dist *.egg-info

@@ -1,11 +1,11 @@
-"""A training job over two Ray nodes, both on this machine, through the Slurm script of the examples.
+"""Runs a training job over two Ray nodes on this machine, through the Slurm script of the examples.
 
     python benchmarks/two_nodes.py [OVERRIDE ...]
 
-Only Slurm's own commands are stand-ins: `srun` runs its command here, `scontrol` names two nodes. Everything else is
-`examples/cluster/slurm.sh`: two raylets with logical resources of their own, the wait for both, and `tiny` with
-`trainer.nnodes=2`, one "GPU" on each. Fails unless both steps were trained and each node had a trainer and a
-server. Takes about five minutes on two cores; not part of `make test`.
+Slurm's own commands are replaced by stubs: `srun` runs its command here, `scontrol` names two nodes. Everything else is
+`examples/cluster/slurm.sh`: two raylets with separate logical resources, the wait for both, and the recipe `tiny` with
+`trainer.nnodes=2` and one logical GPU per node. Fails unless both steps were trained and each node had a worker and a
+server. Takes about five minutes on two cores.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ import time
 from pathlib import Path
 
 import ray
-from every_recipe import end, wrong
+from every_recipe import kill_marked, metrics_problem
 
 ROOT = Path(__file__).parents[1]
-BOUND = 900
-STAND_INS = {
+TIMEOUT = 900
+"""Seconds that the job may take."""
+STUBS = {
     "srun": 'while [[ $1 == --* ]]; do case $1 in --overlap) shift ;; *) shift 2 ;; esac; done\nexec "$@"\n',
     "scontrol": "printf 'node1\\nnode2\\n'\n",
 }
@@ -41,12 +42,16 @@ print(json.dumps([[a["Address"]["NodeID"], a["ActorClassName"].split(".")[-1]] f
 
 
 def actors(address: str) -> list[list[str]]:
-    """Node and class of every living actor."""
-    done = subprocess.run([sys.executable, "-c", PROBE, address], capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else []
+    """Returns the node and the class of every living actor; empty while the cluster is not up.
+
+    Asked in a subprocess: a driver can connect to one cluster only, and Ray ends the process that loses its own.
+    """
+    result = subprocess.run([sys.executable, "-c", PROBE, address], capture_output=True, text=True)
+    return json.loads(result.stdout.splitlines()[-1]) if result.returncode == 0 else []
 
 
 def main() -> int:
+    """Chooses a free port and runs the job in a temporary folder; returns the exit status."""
     with socket.socket() as free, tempfile.TemporaryDirectory(prefix="rsim") as folder:
         free.bind(("", 0))
         port = free.getsockname()[1]
@@ -55,35 +60,36 @@ def main() -> int:
 
 
 def run(folder: Path, port: int) -> int:
-    """Start the job, watch where it runs, and end what is left of it."""
-    for name, text in STAND_INS.items():
+    """Runs the job, records which actors each node has, and returns the exit status."""
+    for name, text in STUBS.items():
         (folder / name).write_text(f"#!/usr/bin/env bash\n{text}")
         (folder / name).chmod(0o755)
     metrics, mark = folder / "metrics.jsonl", f"RSIM_TWO_NODES={folder}"
-    told = {"PATH": f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}", "RAY_TMPDIR": str(folder)}
-    told |= {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_CPUS_PER_TASK": "32", "SLURM_GPUS_ON_NODE": "1"}
-    told |= {"VERL_PLATFORM": "cpu", "VERL_FILE_LOGGER_PATH": str(metrics), "RAY_PORT": str(port)}
-    told |= dict([mark.split("=", 1)])
+    environment = {"PATH": f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}", "RAY_TMPDIR": str(folder)}
+    environment |= {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_CPUS_PER_TASK": "32", "SLURM_GPUS_ON_NODE": "1"}
+    environment |= {"VERL_PLATFORM": "cpu", "VERL_FILE_LOGGER_PATH": str(metrics), "RAY_PORT": str(port)}
+    environment["RSIM_TWO_NODES"] = str(folder)
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     address = f"{ray.util.get_node_ip_address()}:{port}"
     command = ["bash", "examples/cluster/slurm.sh", "tiny", *OVERRIDES, *sys.argv[1:]]
     print(f"VERL_PLATFORM=cpu {' '.join(command)}", flush=True)
-    job = subprocess.Popen(command, cwd=ROOT, env=os.environ | told)
+    job = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment)
     seen: dict[str, set[str]] = {}
     try:
-        limit = time.monotonic() + BOUND
+        limit = time.monotonic() + TIMEOUT
         while job.poll() is None and time.monotonic() < limit:
             for node, name in actors(address):
                 seen.setdefault(node, set()).add(name)
             time.sleep(10)
         status = job.poll()
     finally:
-        end(mark)
+        kill_marked(mark)
     for node, names in seen.items():
         print(f"node {node[:8]}: {', '.join(sorted(names))}")
-    print(f"exit status {status}; {wrong(metrics) or 'two steps, all losses finite'}")
+    problem = metrics_problem(metrics)
+    print(f"exit status {status}; {problem or 'two steps, all losses finite'}")
     both = len(seen) == 2 and all({"WorkerDict", "vLLMHttpServer"} <= names for names in seen.values())
-    return int(status != 0 or bool(wrong(metrics)) or not both)
+    return int(status != 0 or bool(problem) or not both)
 
 
 if __name__ == "__main__":

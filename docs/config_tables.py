@@ -1,6 +1,6 @@
-"""Writes the tables of docs/configuration.md from the configuration's files: ``python docs/config_tables.py``.
+"""Writes the tables of docs/configuration.md from the configuration files: ``python docs/config_tables.py``.
 
-A key's description is the comment above it or behind it; its type is that of the dataclass it is read into.
+A key's description is the comment above it or behind it. Its type is that of its field in :class:`RsimConfig`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ WORDS |= {collections.abc.Mapping: "mapping", typing.Any: "text or list"}
 
 @dataclass(frozen=True)
 class Setting:
-    """A key of a YAML file.
+    """Describes a key of a YAML file.
 
     Attributes:
         key: dotted path.
-        value: as the file has it; None for a block of further keys.
-        description: its comments.
+        value: value as text of the file; None for a block of keys.
+        description: the key's comments.
     """
 
     key: str
@@ -40,7 +40,7 @@ class Setting:
 
 
 def settings(path: Path) -> Iterator[Setting]:
-    """All keys of a file, blocks before their own keys."""
+    """Yields all keys of a file, each block before its keys."""
     text = path.read_text()
     yield from _settings(text, text.splitlines(), yaml.compose(text), "")
 
@@ -54,7 +54,8 @@ def _settings(text: str, lines: list[str], block: yaml.MappingNode, prefix: str)
         is_block = isinstance(value, yaml.MappingNode) and not value.flow_style
         mark = key.end_mark if is_block else value.end_mark
         comments = [*lines[start:first], lines[mark.line][mark.column :].lstrip(":")]
-        description = " ".join(part for comment in comments if (part := comment.strip().removeprefix("#").strip()))
+        parts = [comment.strip().removeprefix("#").strip() for comment in comments]
+        description = " ".join(part for part in parts if part)
         name = f"{prefix}{key.value}"
         yield Setting(name, None if is_block else text[value.start_mark.index : value.end_mark.index], description)
         if is_block:
@@ -62,7 +63,7 @@ def _settings(text: str, lines: list[str], block: yaml.MappingNode, prefix: str)
 
 
 def type_of(key: str) -> str:
-    """The type of a key of the ``rsim`` block, in words."""
+    """Returns the type of a key of the ``rsim`` block, in words."""
     hint: typing.Any = RsimConfig
     for name in key.split("."):
         hint = typing.get_type_hints(hint)["weight" if name == "lambda" else name]
@@ -73,11 +74,11 @@ def type_of(key: str) -> str:
 
 
 def rsim_tables() -> str:
-    """The keys of ``rsim`` itself, then a section for each of its blocks."""
-    found = list(settings(CONFIG / "rsim.yaml"))
-    text = _table([setting for setting in found if "." not in setting.key and setting.value is not None])
-    for block in (setting for setting in found if setting.value is None):
-        rows = [setting for setting in found if setting.key.startswith(f"{block.key}.")]
+    """Returns the table of the keys of ``rsim`` itself, then a section for each of its blocks."""
+    all_settings = list(settings(CONFIG / "rsim.yaml"))
+    text = _table([setting for setting in all_settings if "." not in setting.key and setting.value is not None])
+    for block in (setting for setting in all_settings if setting.value is None):
+        rows = [setting for setting in all_settings if setting.key.startswith(f"{block.key}.")]
         text += f"\n### rsim.{block.key}\n\n{_cell(block.description)}\n\n{_table(rows)}"
     return text
 
@@ -90,7 +91,7 @@ def _table(rows: list[Setting]) -> str:
 
 
 def verl_table() -> str:
-    """The keys of verl's that ``rsim_base.yaml`` sets."""
+    """Returns the table of verl's keys that ``rsim_base.yaml`` sets."""
     text = "| key | set to | why |\n| --- | --- | --- |\n"
     for row in settings(CONFIG / "rsim_base.yaml"):
         if row.value is not None and row.key != "defaults":
@@ -100,18 +101,18 @@ def verl_table() -> str:
 
 
 def _cell(description: str) -> str:
-    """A description as it stands in a table: pages named in it are links."""
+    """Returns a description as a table cell, with links to the pages that it names."""
     return re.sub(r"\bdocs/(\w+\.md)", r"[\1](\1)", description.replace("|", r"\|"))
 
 
 def page() -> str:
-    """The page with its tables as the configuration's files have them now."""
+    """Returns the page with the tables of the current configuration files."""
     text = PAGE.read_text()
     for name, table in (("rsim", rsim_tables()), ("verl", verl_table())):
-        found = re.search(f"<!-- {name}: .*? -->\n(.*?)<!-- end -->", text, re.DOTALL)
-        if not found:
-            raise ValueError(f"{PAGE} has no place for the table {name}")
-        text = f"{text[: found.start(1)]}\n{table}\n{text[found.end(1) :]}"
+        match = re.search(f"<!-- {name}: .*? -->\n(.*?)<!-- end -->", text, re.DOTALL)
+        if not match:
+            raise ValueError(f"{PAGE} has no marks for the table {name}: add <!-- {name}: ... --> and <!-- end -->")
+        text = f"{text[: match.start(1)]}\n{table}\n{text[match.end(1) :]}"
     return text
 
 

@@ -1,4 +1,4 @@
-"""One episode of a planner and a reasoner with plain transformers: no server, no training.
+"""Plays one episode of a planner and a reasoner with plain transformers, without a server and without training.
 
 python examples/one_episode.py PLANNER_FOLDER REASONER_FOLDER "What is 12 + 30?"
 """
@@ -11,12 +11,13 @@ import sys
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from verl_rsim.core.dialogue import Dialogue, Generate, Generation, Limits, Request
+from verl_rsim.core.dialogue import Dialogue
+from verl_rsim.core.episode import Generate, Generation, Limits, Request
 from verl_rsim.core.prompts import Codec, eos_ids
 
 
 def load(folder: str) -> tuple[Codec, Generate]:
-    """A model as the dialogue wants it: a codec, and an async function that samples."""
+    """Loads a model; returns its codec and an async function that samples from it."""
     model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     codec = Codec(tokenizer, eos_ids(tokenizer, model.generation_config))
@@ -44,7 +45,8 @@ def load(folder: str) -> tuple[Codec, Generate]:
 
 if __name__ == "__main__":
     (planner, choose), (reasoner, write) = load(sys.argv[1]), load(sys.argv[2])
-    limits = Limits(4, 40, 40, 2000, 1000, 1000, 1000)
+    rows = {"planner_prompt": 2000, "planner_response": 1000, "reasoner_prompt": 1000, "reasoner_response": 1000}
+    limits = Limits(max_turns=4, max_step_tokens=40, max_answer_tokens=40, **rows)
     question = [{"role": "user", "content": sys.argv[3]}]
     episode = asyncio.run(Dialogue(planner, reasoner, limits).play(question, choose, write))
     for strategy, turn in zip(episode.strategies, episode.turns, strict=True):

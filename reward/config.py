@@ -1,6 +1,6 @@
-"""Settings of the rewards: the blocks ``rsim.reward`` and ``rsim.scoring``, validated when they are parsed.
+"""Defines and validates the settings of the rewards: the blocks ``rsim.reward`` and ``rsim.scoring``.
 
-Each field's meaning stands beside its default in ``verl_rsim/config/rsim.yaml``.
+Each field is described beside its default in ``verl_rsim/config/rsim.yaml``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from verl_rsim.utils.validators import check_at_least, check_choice
 
 @dataclass(frozen=True, slots=True)
 class TermConfig:
-    """A term of the user's own in the planner's reward: a function by its dotted path, and its weight."""
+    """Custom term of the planner's reward: name, dotted path of its function, and weight."""
 
     name: str
     path: str
@@ -52,7 +52,7 @@ class RewardConfig:
 
 
 def _term(entry: Any, taken: set[str]) -> TermConfig:
-    """An entry of ``rsim.reward.terms``; its name joins ``taken``."""
+    """Parses an entry of ``rsim.reward.terms`` and adds its name to ``taken``."""
     key = "rsim.reward.terms"
     if isinstance(entry, TermConfig):
         return entry
@@ -69,7 +69,7 @@ def _term(entry: Any, taken: set[str]) -> TermConfig:
 
 @dataclass(frozen=True, slots=True)
 class ScoringConfig:
-    """How the reward managers ``rsim``, ``rsim_math`` and ``rsim_code`` score; see :mod:`verl_rsim.reward.manager`."""
+    """Settings of the reward managers ``rsim``, ``rsim_math``, ``rsim_code``; see :mod:`verl_rsim.reward.manager`."""
 
     workers: int = 2
     math_seconds: float = 3.0
@@ -94,9 +94,9 @@ class ScoringConfig:
 
 
 def parse_scoring(block: Mapping[str, Any]) -> ScoringConfig:
-    """Read and check an ``rsim.scoring`` block on its own, as plain verl jobs have it.
+    """Parses and checks an ``rsim.scoring`` block on its own, as plain verl jobs have it.
 
     Raises:
-        ConfigError: unknown key, wrong type or value out of range.
+        ConfigError: a key is unknown, or a value is of the wrong type or out of range.
     """
     return fill(ScoringConfig(), "rsim.scoring", block)

@@ -1,6 +1,6 @@
-"""Scores an answer by what its row says it is: coding tasks by their tests, everything else by its value.
+"""Scores answers: coding tasks by their tests, everything else by comparison with the ground truth.
 
-Knows nothing of verl; training's reward managers and the evaluation both score through it.
+The reward managers of training and the evaluation both use it. It does not import verl.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ CODE_SOURCES = ("*humaneval*", "*mbpp*", "codecontests", "apps", "codeforces", "
 
 
 def is_coding_task(data_source: str, ability: str | None) -> bool:
-    """Whether a row is a coding task."""
+    """Returns True if a row is a coding task."""
     return ability == "code" or any(fnmatchcase(data_source.lower(), pattern) for pattern in CODE_SOURCES)
 
 
 def make_sandbox(scoring: ScoringConfig, fusion_url: str | None) -> Sandbox:
-    """The sandbox of a block ``rsim.scoring``; it has run one program when this returns.
+    """Creates the sandbox of a block ``rsim.scoring`` and runs one program in it.
 
     Args:
-        fusion_url: of the sandbox service, where ``scoring.sandbox`` is "fusion".
+        scoring: the block.
+        fusion_url: URL of the sandbox service, used if ``scoring.sandbox`` is "fusion".
 
     Raises:
-        ConfigError, SandboxError: it cannot work here; the message says what to do.
+        ConfigError, SandboxError: the sandbox cannot work here; the message says what to do.
     """
     limits = SandboxLimits(
         wall_seconds=scoring.code_seconds,
@@ -48,25 +49,25 @@ def make_sandbox(scoring: ScoringConfig, fusion_url: str | None) -> Sandbox:
 
 
 def make_math_scorer(scoring: ScoringConfig) -> MathScorer:
-    """The scorer of answers of a block ``rsim.scoring``."""
+    """Creates the scorer of answers of a block ``rsim.scoring``."""
     types = {source: AnswerType(kind) for source, kind in scoring.answer_types.items()}
     return MathScorer(scoring.workers, scoring.math_seconds, types, scoring.tolerance)
 
 
 class Scorer:
-    """Both scorers, each started when first needed; thread-safe once started."""
+    """Scores answers and programs; each scorer starts when it is first needed, and is thread-safe from then on."""
 
     def __init__(self, scoring: ScoringConfig, fusion_url: str | None = None):
         self.scoring, self.fusion_url = scoring, fusion_url
 
     @cached_property
     def math(self) -> MathScorer:
-        """Scores answers."""
+        """The scorer of answers."""
         return make_math_scorer(self.scoring)
 
     @cached_property
     def code(self) -> CodeScorer:
-        """Scores programs.
+        """The scorer of programs.
 
         Raises:
             ConfigError, SandboxError: no sandbox works here.
@@ -74,21 +75,21 @@ class Scorer:
         return CodeScorer(make_sandbox(self.scoring, self.fusion_url), self.scoring.workers)
 
     def score(self, text: str, truth: str, data_source: str, ability: str | None) -> Verdict:
-        """The verdict on one answer; blocks while the workers are busy. A sandbox that fails gets a second chance.
+        """Scores one answer; blocks while the workers are busy.
 
         Raises:
             TruthError: the ground truth cannot be used.
-            SandboxError: the sandbox failed again, which says nothing of the answer.
+            SandboxError: the sandbox failed twice, which says nothing about the answer.
         """
         if not is_coding_task(data_source, ability):
             return self.math.score(text, truth, data_source)
         try:
             return self.code.score(text, truth)
-        except SandboxError:
+        except SandboxError:  # often a limit that was hit for a moment, such as the number of processes
             return self.code.score(text, truth)
 
     def close(self) -> None:
-        """Stop what was started."""
+        """Stops the scorers that were started."""
         for name in ("math", "code"):
-            if name in self.__dict__:
+            if name in self.__dict__:  # getattr would start a scorer that was never needed
                 getattr(self, name).close()

@@ -1,4 +1,4 @@
-"""What a scorer says of one answer; shared by the scorers of this package."""
+"""Defines the result of scoring one answer, shared by the scorers of this package."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from verl_rsim.utils.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The verdict on one answer.
+    """Result of scoring one answer.
 
     Attributes:
         accuracy: 1.0 if right, else 0.0.
-        answered: whether an answer was found in the text.
-        reason: in a word or two why: "right", "wrong", "no_answer", "timeout", "crash" and what a scorer adds.
-        parts: further numbers worth logging, e.g. the fraction of tests passed.
+        answered: True if the text states an answer.
+        reason: reason in a word: "right", "wrong", "no_answer", "timeout", "crash" or one that a scorer adds.
+        parts: further numbers to log, e.g. the fraction of tests passed.
     """
 
     accuracy: float
@@ -26,4 +26,4 @@ class Verdict:
 
 
 class TruthError(DataError):
-    """A row whose ground truth cannot be used: it is excluded and counted, since a 0 would teach something false."""
+    """The ground truth of a row cannot be used. The row is left out and counted: a score of 0 would teach falsehood."""

@@ -1,6 +1,6 @@
-"""rSIM for verl: a planner LLM picks a reasoning strategy, a reasoner LLM writes the step, both are trained together.
+"""Implements rSIM for verl: a planner LLM picks a strategy, a reasoner LLM writes the step, both are trained together.
 
-Importing this package is cheap: neither torch nor verl is imported until a module that needs them is.
+Importing this package imports neither torch nor verl.
 """
 
 __version__ = "0.1.0"

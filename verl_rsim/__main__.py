@@ -1,4 +1,4 @@
-"""``python -m verl_rsim``: the command ``verl-rsim``."""
+"""Runs the command ``verl-rsim`` as ``python -m verl_rsim``."""
 
 from verl_rsim.cli import main
 

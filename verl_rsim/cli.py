@@ -1,24 +1,23 @@
-"""The command ``verl-rsim``. Imports nothing heavy until a command needs it."""
+"""Defines the command ``verl-rsim``; heavy imports wait until a command needs them."""
 
 from __future__ import annotations
 
 import os
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from verl_rsim.evaluation import cli as evaluation
-from verl_rsim.serving import cli as serving
+from verl_rsim.evaluation import cli as evaluation_cli
+from verl_rsim.serving import cli as serving_cli
 from verl_rsim.training import launch
 from verl_rsim.utils.artifact_folders import HOME, home
 from verl_rsim.utils.errors import RsimError
 from verl_rsim.utils.progress import quiet_bars
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a planner and a reasoner with verl.")
-RECIPE = "A recipe, a .yaml file, or rsim_trainer"
+RECIPE_HELP = "A recipe, a .yaml file, or rsim_trainer"
 
 
 @app.command("prepare-data")
@@ -32,7 +31,7 @@ def prepare_data(
         ),
     ],
     copy: Annotated[
-        Path | None, typer.Option("--source", help="A local copy of a published set, in its published layout")
+        Path | None, typer.Option("--source", help="A local copy of a published dataset, in its published layout")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder; default: $RSIM_HOME/data/NAME")] = None,
     train: Annotated[
@@ -41,22 +40,30 @@ def prepare_data(
     test: Annotated[
         int | None, typer.Option(min=1, help="Test questions; default: all, 64 if generated or from a file")
     ] = None,
-    val_share: Annotated[float, typer.Option(help="Share of the training questions held out as val.parquet")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the generation, the splits and the choice of questions")] = 0,
-    max_prompt_tokens: Annotated[int | None, typer.Option(min=1, help="Drop longer prompts; needs --tokenizer")] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="The model whose tokens are counted")] = None,
-    max_prompt_chars: Annotated[int | None, typer.Option(min=1, help="Drop longer prompts")] = None,
+    val_share: Annotated[float, typer.Option(help="Share of the training questions to hold out as val.parquet")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of the generated questions, the splits and the samples")] = 0,
+    max_prompt_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Drop prompts with more tokens; needs --tokenizer")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Model whose tokenizer counts the tokens of --max-prompt-tokens")
+    ] = None,
+    max_prompt_chars: Annotated[int | None, typer.Option(min=1, help="Drop prompts with more characters")] = None,
     against: Annotated[
-        str, typer.Option(help="Evaluation sets, e.g. math500,gsm8k (prepared) or x.parquet: drop their questions")
+        str, typer.Option(help="Drop training questions of these evaluation sets, e.g. math500,gsm8k,x.parquet")
     ] = "",
-    ngram: Annotated[int, typer.Option(min=1, help="Words in a row that count as overlap with these sets")] = 13,
+    ngram: Annotated[
+        int, typer.Option(min=1, help="Words in a row that count as overlap with the sets of --against")
+    ] = 13,
     drop_overlap: Annotated[
-        bool, typer.Option("--drop-overlap", help="Drop training questions that overlap, too")
+        bool, typer.Option("--drop-overlap", help="Also drop training questions that overlap")
     ] = False,
     revision: Annotated[str | None, typer.Option(help="Commit or tag of the hub's repository")] = None,
-    question: Annotated[str, typer.Option(help="Column of a file")] = "question",
-    answer: Annotated[str, typer.Option(help="Column of a file")] = "answer",
-    code: Annotated[bool, typer.Option("--code", help="The answers of a file are tests (docs/rewards.md)")] = False,
+    question: Annotated[str, typer.Option(help="Column of a file that holds the questions")] = "question",
+    answer: Annotated[str, typer.Option(help="Column of a file that holds the ground truths")] = "answer",
+    code: Annotated[
+        bool, typer.Option("--code", help="The ground truths of a file are tests (docs/rewards.md)")
+    ] = False,
 ) -> None:
     """Write verl parquet files from a public dataset, generated questions, or a file (docs/data.md)."""
     quiet_bars()
@@ -64,10 +71,28 @@ def prepare_data(
     from verl_rsim.data.prepare import prepare
 
     folder = out or home() / "data" / Path(source).stem
-    known = tuple(name.strip() for name in against.split(",") if name.strip())
-    filters = Filters(max_prompt_chars, max_prompt_tokens, tokenizer, val_share, known, ngram, drop_overlap)
-    ability = "code" if code else "math"
-    written = prepare(folder, source, train, test, seed, question, answer, None, ability, copy, revision, filters)
+    filters = Filters(
+        max_prompt_chars=max_prompt_chars,
+        max_prompt_tokens=max_prompt_tokens,
+        tokenizer=tokenizer,
+        val_share=val_share,
+        against=tuple(name.strip() for name in against.split(",") if name.strip()),
+        ngram=ngram,
+        drop_overlap=drop_overlap,
+    )
+    written = prepare(
+        folder,
+        source,
+        train=train,
+        test=test,
+        seed=seed,
+        question=question,
+        answer=answer,
+        ability="code" if code else "math",
+        copy=copy,
+        revision=revision,
+        filters=filters,
+    )
     files = " and ".join(sorted(path.name for path in folder.glob("*.parquet")))
     typer.echo(f"{'Wrote' if written else 'Already there:'} {folder}: {files}")
 
@@ -76,51 +101,53 @@ def prepare_data(
 def prepare_model(
     name: Annotated[str, typer.Argument(help="smollm2, tiny-llama or tiny-qwen2")],
     out: Annotated[Path | None, typer.Option(help="Folder; default: $RSIM_HOME/models/NAME")] = None,
-    seed: Annotated[int, typer.Option(help="Of a tiny model's random weights")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of a tiny model's random weights")] = 0,
 ) -> None:
-    """Make a model folder without a model hub."""
+    """Make a model folder without downloading it from a model hub."""
     quiet_bars()
     from verl_rsim.data.prepare_models import prepare_smollm2, prepare_tiny
 
     folder = out or home() / "models" / name
-    make = prepare_smollm2 if name == "smollm2" else partial(prepare_tiny, family=name.removeprefix("tiny-"), seed=seed)
-    written = make(folder)
+    if name == "smollm2":
+        written = prepare_smollm2(folder)
+    else:
+        written = prepare_tiny(folder, family=name.removeprefix("tiny-"), seed=seed)
     typer.echo(f"{'Wrote' if written else 'Already there:'} {folder}")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(
     context: typer.Context,
-    recipe: Annotated[str, typer.Argument(help=f"{RECIPE}; e.g. quickstart, math_rsim/planner_0.5b_reasoner_7b")],
+    recipe: Annotated[str, typer.Argument(help=f"{RECIPE_HELP}; e.g. quickstart, math_rsim/planner_0.5b_reasoner_7b")],
 ) -> None:
-    """Run a recipe through verl's entry point; further arguments are hydra overrides."""
+    """Train with a recipe through verl's entry point; further arguments are hydra overrides."""
     raise typer.Exit(launch.run(launch.train_command(recipe, context.args)))
 
 
-@app.command()
-def chain(
+@app.command("chain")
+def chain_command(
     path: Annotated[Path, typer.Argument(metavar="CHAIN", help="A YAML file with planner, reasoner and stages")],
-    planner: Annotated[str | None, typer.Option(help="Takes the place of the file's")] = None,
-    out: Annotated[Path | None, typer.Option(help="Default: $RSIM_HOME/chains/NAME")] = None,
+    planner: Annotated[str | None, typer.Option(help="Planner to train; default: the file's")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; default: $RSIM_HOME/chains/NAME")] = None,
 ) -> None:
-    """Train a planner on one task after the other and report what it forgets; the same command goes on after a kill."""
+    """Train a planner on one task after another and report what it forgets; after a kill the same command continues."""
     from rich.console import Console
 
     from verl_rsim.continual.chain import read_chain
     from verl_rsim.continual.runner import run_chain
 
     console, folder = Console(), (out or home() / "chains" / path.stem).absolute()
-    described = read_chain(path, planner)
+    chain = read_chain(path, planner)
     console.print(f"Results go to {folder}", highlight=False)
-    run_chain(described, folder, console, launch.run)
+    run_chain(chain, folder, console, launch.run)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def doctor(
     context: typer.Context,
-    recipe: Annotated[str | None, typer.Argument(help=f"{RECIPE}; further arguments: overrides")] = None,
+    recipe: Annotated[str | None, typer.Argument(help=f"{RECIPE_HELP}; further arguments are hydra overrides")] = None,
 ) -> None:
-    """Look for what would keep a job from running here; with a recipe, also whether its two models will fit."""
+    """Check whether jobs can run on this machine; with a recipe, also whether its two models fit into memory."""
     from rich.console import Console
 
     from verl_rsim.training.preflight.doctor import CHECKS, diagnose
@@ -141,8 +168,8 @@ def doctor(
 
 @app.command()
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A folder global_step_N, or the folder that holds them")],
-    out: Annotated[Path, typer.Option(help="Gets a folder for each policy")],
+    checkpoint: Annotated[Path, typer.Argument(help="A folder global_step_N, or the folder that contains it")],
+    out: Annotated[Path, typer.Option(help="Folder in which to write a folder for each policy")],
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16; default: as the policy was served in training")
     ] = None,
@@ -158,30 +185,34 @@ def export(
 def summary(
     metrics: Annotated[Path, typer.Argument(help="The .jsonl that verl's file logger wrote")],
 ) -> None:
-    """Print what a run did: rewards, strategies, time."""
+    """Print a summary of a run: rewards, strategies, time."""
     from verl_rsim.monitoring.run_summary import print_summary
 
     print_summary(metrics)
 
 
-@app.command()
-def replay(
+@app.command("replay")
+def replay_command(
     path: Annotated[Path, typer.Argument(help="An episode file, or the folder of a run or an evaluation")],
-    step: Annotated[int | None, typer.Option(help="Of training")] = None,
-    wrong: Annotated[bool, typer.Option("--wrong", help="Only wrong answers")] = False,
-    strategy: Annotated[str | None, typer.Option(help="A strategy that was used, e.g. self_reflection")] = None,
-    stop: Annotated[str | None, typer.Option(help="Why it ended, e.g. max_turns")] = None,
-    condition: Annotated[str | None, typer.Option(help="Of an evaluation, e.g. planner")] = None,
-    search: Annotated[str | None, typer.Option(help="Text in question, steps or ground truth")] = None,
+    step: Annotated[int | None, typer.Option(help="Training step")] = None,
+    wrong: Annotated[bool, typer.Option("--wrong", help="Show only wrong answers")] = False,
+    strategy: Annotated[
+        str | None, typer.Option(help="Show only episodes with this strategy, e.g. self_reflection")
+    ] = None,
+    stop: Annotated[
+        str | None, typer.Option(help="Show only episodes that ended for this reason, e.g. max_turns")
+    ] = None,
+    condition: Annotated[str | None, typer.Option(help="Condition of an evaluation, e.g. planner")] = None,
+    search: Annotated[str | None, typer.Option(help="Text to find in question, steps or ground truth")] = None,
 ) -> None:
     """Show logged episodes in the terminal."""
     from rich.console import Console
 
-    from verl_rsim.monitoring import episode_viewer as shown
     from verl_rsim.monitoring.episode_log import read_log
+    from verl_rsim.monitoring.episode_viewer import EpisodeFilter, replay
 
-    wanted = shown.Filter(step, wrong, strategy, stop, condition, search)
-    if not shown.replay(read_log(path), wanted, Console()):
+    selection = EpisodeFilter(step=step, wrong=wrong, strategy=strategy, stop=stop, condition=condition, search=search)
+    if not replay(read_log(path), selection, Console()):
         typer.echo("No episode passes these filters.", err=True)
 
 
@@ -189,12 +220,12 @@ def replay(
 def report(
     run_dir: Annotated[Path, typer.Argument(help="The run's folder (trainer.default_local_dir), or an evaluation's")],
     metrics: Annotated[
-        Path | None, typer.Option(help="The .jsonl that verl's file logger wrote; default: found")
+        Path | None, typer.Option(help="The .jsonl that verl's file logger wrote; default: searched for")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File; default: report.html in that folder")] = None,
-    formats: Annotated[str, typer.Option("--format", help="Some of html,md,png,csv")] = "html",
+    formats: Annotated[str, typer.Option("--format", help="Comma-separated: html, md, png, csv")] = "html",
 ) -> None:
-    """Write what a run did as one file: curves, strategies, every logged episode."""
+    """Write a report of a run as one file: curves, strategies, every logged episode."""
     from rich.console import Console
 
     from verl_rsim.monitoring.report.write import write_report
@@ -202,12 +233,12 @@ def report(
     write_report(run_dir, metrics, out, formats.split(","), home(), Console(stderr=True))
 
 
-evaluation.mount(app)
-serving.mount(app)
+evaluation_cli.mount(app)
+serving_cli.mount(app)
 
 
 def main() -> None:
-    """Entry point; a user's error is one line, not a traceback."""
+    """Runs the command line; an :class:`RsimError` is printed as one line, without a traceback."""
     try:
         app()
     except RsimError as error:

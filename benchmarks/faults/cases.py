@@ -1,4 +1,4 @@
-"""The matrix: who fails, how, while the job does what, and what the error must say."""
+"""The matrix of faults: the process that fails, the way it fails, the job's phase, and the expected error."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ PHASES = {
     "validation": "validation",
     "save": "save",
 }
-"""Of a step, as the watchdog calls them; log-prob and update are the reasoner's."""
-PLANNERS = {"planner's log-prob": "planner's log-probs", "planner's update": "planner's update"}
-"""Likewise, those in which the planner's worker is hit alone."""
-WORKERS = {
+"""Phases of a training step and the watchdog's names for them; log-prob and update are the reasoner's."""
+PLANNER_PHASES = {"planner's log-prob": "planner's log-probs", "planner's update": "planner's update"}
+"""Phases in which the planner's worker alone is hit, and the watchdog's names for them."""
+PROCESSES = {
     "agent loop worker": "agent loop worker",
     "reward worker": "reward worker",
     "storage unit": "[Ss]torage",
@@ -30,14 +30,17 @@ WORKERS = {
     "driver": "",
     "raylet": "[Rr]aylet",
 }
-"""What the error calls them (a regular expression); nothing is said where the process that would say it is gone."""
+"""Processes, and a regular expression that the error must match.
+
+The driver's is empty: the process that would report the error is the one that is gone.
+"""
 SIGNALS = {
     "kill": signal.SIGKILL,
     "stop": signal.SIGSTOP,
     "terminate": signal.SIGTERM,
     "interrupt": signal.SIGINT,
 }
-INSIDE = {
+INJECTED = {
     "reward raises": ("reward: raises", "the reward.*this reward function is broken"),
     "reward never returns": ("reward: never returns", "wait for the reward"),
     "reward is NaN": ("reward: NaN", "the reward.*nan"),
@@ -47,54 +50,63 @@ INSIDE = {
     "NaN weight": ("worker: a weight that is NaN", "not_finite"),
     "full disk": ("", "could not be saved, with"),
 }
-"""What goes wrong without a signal, as :mod:`inside` calls it, and what the error says."""
+"""Faults without a signal: the name in :mod:`job_hooks`, and a regular expression that the error must match."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One fault.
+    """Describes one fault.
 
     Attributes:
-        fault: one of ``SIGNALS`` with a process of ``WORKERS`` after it, or one of ``INSIDE``.
-        phase: one of ``PHASES`` or ``PLANNERS``.
-        thaw: seconds after which a stopped process goes on; the job must go on, too.
+        fault: one of ``SIGNALS`` followed by one of ``PROCESSES``, or one of ``INJECTED``.
+        phase: one of ``PHASES`` or ``PLANNER_PHASES``.
+        resume_after: seconds after which a stopped process continues; the job must then continue, too.
     """
 
     fault: str
     phase: str
-    thaw: float | None = None
+    resume_after: float | None = None
 
     @property
     def name(self) -> str:
-        """As on the command line."""
-        return f"{self.fault}, {self.phase}" + (", thawed" if self.thaw else "")
+        """Name of the case on the command line."""
+        return f"{self.fault}, {self.phase}" + (", thawed" if self.resume_after else "")
 
     @property
-    def watched(self) -> str:
-        """Its phase, as the watchdog calls it."""
-        return (PHASES | PLANNERS)[self.phase]
+    def watchdog_phase(self) -> str:
+        """The watchdog's name for the phase."""
+        return (PHASES | PLANNER_PHASES)[self.phase]
 
     @property
     def signal(self) -> signal.Signals | None:
-        """What is sent, if anything is."""
+        """Signal that is sent; None for an injected fault."""
         return SIGNALS.get(self.fault.split()[0])
 
     @property
     def victim(self) -> str:
-        """Whom it is sent to."""
+        """Process that receives the signal."""
         return self.fault.split(maxsplit=1)[1]
 
     @property
-    def says(self) -> str:
-        """What the error must say."""
-        return WORKERS[self.victim] if self.signal else INSIDE[self.fault][1]
+    def expected_error(self) -> str:
+        """Regular expression that the error must match."""
+        return PROCESSES[self.victim] if self.signal else INJECTED[self.fault][1]
 
 
-CASES = [
-    *(Case(f"{what} {who}", phase) for what in ("kill", "stop") for who in WORKERS for phase in PHASES),
-    *(Case(f"{what} planner worker", phase) for what in ("kill", "stop") for phase in PLANNERS),
-    *(Case(f"{what} driver", phase) for what in ("terminate", "interrupt") for phase in PHASES),
-    *(Case(fault, "rollout") for fault in INSIDE if fault != "full disk"),
-    Case("full disk", "save"),
-    Case("stop reasoner engine", "rollout", thaw=10),
-]
+def all_cases() -> list[Case]:
+    """Returns every case of the matrix, in the order in which they run."""
+    cases = []
+    for action in ("kill", "stop"):
+        for process in PROCESSES:
+            cases += [Case(f"{action} {process}", phase) for phase in PHASES]
+    for action in ("kill", "stop"):
+        cases += [Case(f"{action} planner worker", phase) for phase in PLANNER_PHASES]
+    for action in ("terminate", "interrupt"):
+        cases += [Case(f"{action} driver", phase) for phase in PHASES]
+    cases += [Case(fault, "rollout") for fault in INJECTED if fault != "full disk"]
+    cases.append(Case("full disk", "save"))
+    cases.append(Case("stop reasoner engine", "rollout", resume_after=10))
+    return cases
+
+
+CASES = all_cases()

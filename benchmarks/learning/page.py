@@ -1,9 +1,9 @@
-"""Writes what run.py and reference.py left in a folder into docs/learning.md: its table and a figure.
+"""Writes the table and the figure of docs/learning.md from the results of run.py and reference.py.
 
-    python benchmarks/learning/page.py FOLDER [--figure docs/learning.png]
+    python benchmarks/learning/page.py FOLDER [--figure docs/images/learning.png]
 
-The table's rows of runs that are not in the folder stay, and so does text outside the two marks of the page. A figure
-is drawn if asked for, of the folder's runs alone. Needs matplotlib (extra ``report``).
+Rows of runs that are not in FOLDER stay, and so does the text outside the two marks of the page. The figure shows the
+runs in FOLDER only. Needs matplotlib (extra ``report``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from verl_rsim.monitoring.run_summary import read_metrics
 PAGE = Path(__file__).parents[2] / "docs/learning.md"
 NAME = re.compile(r"kinds(\d)-turns(\d)-steps(\d+)-seed(\d+)-?(.*)")
 HEAD = ("kinds", "turns", "seed", "changed", "accuracy before", "after", "steps", "to 0.9", "seconds a step")
-WORDS = {
+LABELS = {
     "actor_rollout_ref.actor.optim.lr=": "reasoner's rate ",
     "planner.actor.optim.lr=": "planner's rate ",
     "planner.actor.entropy_coeff=": "entropy bonus ",
@@ -33,18 +33,18 @@ WORDS = {
     "rsim.": "",
     "skill0.5": "skill 0.5",
 }
-"""What a run's name says, as the page says it."""
+"""Parts of a run's name, and their words on the page."""
 
 
-def said(changed: str) -> str:
-    """What was changed in a run."""
-    for part, words in WORDS.items():
+def label(changed: str) -> str:
+    """Returns the page's description of a run's overrides."""
+    for part, words in LABELS.items():
         changed = changed.replace(part, words)
     return ", ".join(re.split(r"-(?!\d)", changed))
 
 
 def interval(accuracy: float, questions: int) -> str:
-    """An accuracy on so many questions with its 95 % interval (Wilson's: it has a width at 1, too)."""
+    """Returns an accuracy with its 95 % interval. Wilson's interval has a width even at accuracy 1."""
     z = 1.96
     middle = accuracy + z * z / 2 / questions
     width = z * math.sqrt(accuracy * (1 - accuracy) / questions + (z / 2 / questions) ** 2)
@@ -53,7 +53,7 @@ def interval(accuracy: float, questions: int) -> str:
 
 
 def table(runs: dict[str, list[dict]], before: str) -> str:
-    """A row for each run, and those of the table before that are of other runs."""
+    """Returns the page's table: a row for each run, and the rows of the table before for other runs."""
     rows = [line.strip("| ").split(" | ") for line in before.splitlines()[2:]]
     for name, steps in runs.items():
         kinds, turns, _, seed, changed = NAME.fullmatch(name).groups()
@@ -64,50 +64,50 @@ def table(runs: dict[str, list[dict]], before: str) -> str:
         questions = NUMBERS * int(kinds)
         median = f"{seconds[len(seconds) // 2]:.1f}"
         shown = [interval(accuracy[0], questions), interval(accuracy[last], questions), last, reached, median]
-        rows.append([kinds, turns, seed, said(changed) or "-", *map(str, shown)])
+        rows.append([kinds, turns, seed, label(changed) or "-", *map(str, shown)])
     newest = {(row[0], row[1], int(row[6]), row[2], row[3]): row for row in rows}
     cells = [HEAD, ["---"] * len(HEAD), *(newest[run] for run in sorted(newest))]
     return "".join(f"| {' | '.join(row)} |\n" for row in cells)
 
 
 def figure(path: Path, runs: dict[str, list[dict]], references: dict[str, list[float]]) -> None:
-    """Accuracy of every step's samples, a panel for each number of kinds and turns and each skill of the reasoner."""
+    """Draws the accuracy of every step's samples, one panel per number of kinds and turns and skill of the reasoner."""
     panels: dict[tuple[str, str, str], dict[str, list[float]]] = defaultdict(dict)
     for name, steps in sorted(runs.items()):
         kinds, turns, _, seed, changed = NAME.fullmatch(name).groups()
-        skill, told = re.fullmatch(r"(?:skill([\d.]+)-?)?(.*)", changed).groups()
+        skill, overrides = re.fullmatch(r"(?:skill([\d.]+)-?)?(.*)", changed).groups()
         samples = [step.get("reasoner/acc", step.get("critic/score/mean")) for step in steps if step["step"]]
-        panels[kinds, turns, skill or "1"][f"seed {seed} {said(told)}".strip()] = samples
-    drawing = Figure(figsize=(5 * len(panels), 3.4), layout="constrained")
-    FigureCanvasAgg(drawing)
+        panels[kinds, turns, skill or "1"][f"seed {seed} {label(overrides)}".strip()] = samples
+    image = Figure(figsize=(5 * len(panels), 3.4), layout="constrained")
+    FigureCanvasAgg(image)
     for position, ((kinds, turns, skill), curves) in enumerate(sorted(panels.items(), reverse=True), 1):
-        axes = drawing.add_subplot(1, len(panels), position)
-        for label, values in curves.items():
-            axes.plot(range(1, len(values) + 1), values, label=label)
-        alike = f"{kinds}-{turns}-" if skill == "1" else "none"
-        plain = [values for name, values in references.items() if name.startswith(alike)]
-        for index, values in enumerate(plain):
+        axes = image.add_subplot(1, len(panels), position)
+        for name, values in curves.items():
+            axes.plot(range(1, len(values) + 1), values, label=name)
+        prefix = f"{kinds}-{turns}-" if skill == "1" else "none"
+        in_torch = [values for name, values in references.items() if name.startswith(prefix)]
+        for index, values in enumerate(in_torch):
             axes.plot(range(1, len(values) + 1), values, ":", color="gray", label=None if index else "plain torch")
         axes.axhline((1 / 9) ** int(turns), color="black", linewidth=0.5)
         title = f"{kinds} kinds, {turns} turn{'s' * (turns != '1')}" + f", skill {skill}" * (skill != "1")
         axes.set(title=title, xlabel="step", ylim=(0, 1.02))
         axes.set_ylabel("accuracy of the samples")
         axes.legend(fontsize="x-small")
-    drawing.savefig(path, dpi=110)
+    image.savefig(path, dpi=110)
 
 
 def main() -> None:
-    """The command above."""
+    """Updates the page and draws the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--figure", type=Path, help="gets the curves, a PNG")
-    asked = parser.parse_args()
-    runs = {path.stem: read_metrics(path) for path in sorted((asked.folder / "metrics").glob("*.jsonl"))}
-    if asked.figure:
-        references = sorted((asked.folder / "reference").glob("*.json"))
-        figure(asked.figure, runs, {path.stem: json.loads(path.read_text()) for path in references})
+    parser.add_argument("--figure", type=Path, help="write the curves to this PNG file")
+    options = parser.parse_args()
+    runs = {path.stem: read_metrics(path) for path in sorted((options.folder / "metrics").glob("*.jsonl"))}
+    if options.figure:
+        references = sorted((options.folder / "reference").glob("*.json"))
+        figure(options.figure, runs, {path.stem: json.loads(path.read_text()) for path in references})
     marks = re.compile(r"(<!-- measured -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-    PAGE.write_text(marks.sub(lambda found: found[1] + table(runs, found[2]) + found[3], PAGE.read_text()))
+    PAGE.write_text(marks.sub(lambda match: match[1] + table(runs, match[2]) + match[3], PAGE.read_text()))
 
 
 if __name__ == "__main__":

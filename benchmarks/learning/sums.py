@@ -1,11 +1,11 @@
-"""A language model of 135M parameters on sums: before training, after GRPO, after rSIM, and with rSIM's planner alone.
+"""Compares GRPO and rSIM on sums with a language model of 135M parameters.
 
     python benchmarks/learning/sums.py FOLDER [--steps 20] [--seed 0]
 
-SmolLM2-135M-Instruct is planner and reasoner (separate weights). GRPO is stock verl's, on the same questions, with as
-many samples a step and as many tokens a sample. Then ``verl-rsim transfer`` puts the planner before and after training,
-nobody, and choices at random before the reasoner as it was, after GRPO and after rSIM; tables and heat map lie in
-``FOLDER/transfer-*``, metrics in ``FOLDER/metrics``. Training that is complete is not repeated. Needs 20 GiB of memory.
+SmolLM2-135M-Instruct is planner and reasoner (separate weights). GRPO is stock verl's, with the same questions, samples
+per step and tokens per sample. ``verl-rsim transfer`` then plays the untrained planner, the trained planner, no planner
+and random choices with the reasoner before training, after GRPO and after rSIM. Tables and heat map go to
+``FOLDER/transfer-*``, metrics to ``FOLDER/metrics``. Complete training is not repeated. Needs 20 GiB of memory.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from verl_rsim.data.verl_row import verl_row
 from verl_rsim.training.checkpoint.merge_shards import merge
 from verl_rsim.training.checkpoint.store import FOLDERS
 
-LARGEST, TEST = 20, 100
-"""Numbers added, from 1; questions for the test, none of which is trained on."""
+LARGEST = 20
+"""Largest number of a sum; the smallest is 1."""
+TEST_QUESTIONS = 100
+"""Questions for the test; the others are for training."""
 INSTRUCTION = "Reply with the answer alone, in \\boxed{}."
 TURNS, STEP_TOKENS = 2, 32
 COMMON = {
@@ -48,7 +50,7 @@ GRPO = {
 }
 RSIM = {
     "data.max_response_length": TURNS * STEP_TOKENS + 48,  # room for the instructions
-    "planner.model.enable_gradient_checkpointing": "true",  # else two such models take more than 24 GiB
+    "planner.model.enable_gradient_checkpointing": "true",  # without it the two models need more than 24 GiB
     "planner.actor.optim.lr": 1e-5,
     "planner.actor.ppo_max_token_len_per_gpu": 768,
     "planner.actor.fsdp_config.reshard_after_forward": "false",
@@ -62,21 +64,23 @@ RSIM = {
 
 
 def write_questions(folder: Path) -> None:
-    """Every sum of two numbers once, for training or for the test."""
+    """Writes every sum of two numbers once, into the training or the test questions."""
     numbers = range(1, LARGEST + 1)
-    sums = [Question(f"What is {left} + {right}?", str(left + right)) for left in numbers for right in numbers]
+    sums = []
+    for left in numbers:
+        sums += [Question(f"What is {left} + {right}?", str(left + right)) for right in numbers]
     random.Random(0).shuffle(sums)
-    for split, asked in (("test", sums[:TEST]), ("train", sums[TEST:])):
-        rows = [verl_row(one, "sums", split, index, INSTRUCTION) for index, one in enumerate(asked)]
+    for split, questions in (("test", sums[:TEST_QUESTIONS]), ("train", sums[TEST_QUESTIONS:])):
+        rows = [verl_row(one, "sums", split, index, INSTRUCTION) for index, one in enumerate(questions)]
         write_rows(folder / f"{split}.parquet", rows)
 
 
-def trained(folder: Path, name: str, recipe: Path, told: dict, roles: tuple[str, ...]) -> dict[str, Path]:
-    """Train, unless that is done; each role's policy as a Hugging Face folder."""
-    saved, steps = folder / "runs" / name, told["trainer.total_training_steps"]
+def train_policies(folder: Path, name: str, recipe: Path, settings: dict, roles: tuple[str, ...]) -> dict[str, Path]:
+    """Trains unless the checkpoint exists; returns each role's policy as a Hugging Face folder."""
+    saved, steps = folder / "runs" / name, settings["trainer.total_training_steps"]
     checkpoint = saved / f"global_step_{steps}"
     if not checkpoint.is_dir():
-        overrides = told | {"trainer.default_local_dir": saved}
+        overrides = settings | {"trainer.default_local_dir": saved}
         job(recipe, [f"{key}={value}" for key, value in overrides.items()], folder / "metrics" / f"{name}.jsonl")
     policies = {role: folder / "trained" / name / role for role in roles}
     for role, policy in policies.items():
@@ -86,25 +90,25 @@ def trained(folder: Path, name: str, recipe: Path, told: dict, roles: tuple[str,
 
 
 def main() -> int:
-    """The command above."""
+    """Trains both ways, runs the transfer, and returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    folder = asked.folder.absolute()
-    model, last = folder / "smollm2", f"steps{asked.steps}-seed{asked.seed}"
+    options = parser.parse_args()
+    folder = options.folder.absolute()
+    model, suffix = folder / "smollm2", f"steps{options.steps}-seed{options.seed}"
     prepare_smollm2(model)
     write_questions(folder)
-    told = COMMON | {
+    settings = COMMON | {
         "task": folder,
         "actor_rollout_ref.model.path": model,
-        "data.seed": asked.seed,
-        "trainer.total_training_steps": asked.steps,
+        "data.seed": options.seed,
+        "trainer.total_training_steps": options.steps,
     }
-    grpo = trained(folder, f"grpo-{last}", ALONE, told | GRPO, ("reasoner",))
-    own = RSIM | {"planner.model.path": model, "rsim.seed": asked.seed}
-    rsim = trained(folder, f"rsim-{last}", RECIPE, told | own, ("planner", "reasoner"))
+    grpo = train_policies(folder, f"grpo-{suffix}", ALONE, settings | GRPO, ("reasoner",))
+    rsim_settings = RSIM | {"planner.model.path": model, "rsim.seed": options.seed}
+    rsim = train_policies(folder, f"rsim-{suffix}", RECIPE, settings | rsim_settings, ("planner", "reasoner"))
     matrix = {
         "planners": {"untrained": str(model), "trained": str(rsim["planner"])},
         "reasoners": {"base": str(model), "grpo": str(grpo["reasoner"]), "rsim": str(rsim["reasoner"])},
@@ -112,7 +116,7 @@ def main() -> int:
         "controls": ["alone", "random"],
         "rules": {"max_turns": TURNS, "max_step_tokens": STEP_TOKENS, "max_answer_tokens": STEP_TOKENS},
     }
-    return transfer(matrix, folder / f"transfer-{last}")
+    return transfer(matrix, folder / f"transfer-{suffix}")
 
 
 if __name__ == "__main__":

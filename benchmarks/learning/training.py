@@ -1,4 +1,4 @@
-"""A training run on the task of task.py through the whole stack, by controlled.yaml."""
+"""Trains through the whole stack on the task of task.py, by the recipe controlled.yaml or alone.yaml."""
 
 from __future__ import annotations
 
@@ -7,28 +7,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from task import Taught, make_planner, make_reasoner, write_questions
+from task import ReasonerSpec, make_planner, make_reasoner, write_questions
 
 from verl_rsim.monitoring.run_summary import read_metrics
 from verl_rsim.training.launch import run, train_command
 
-RECIPE, ALONE = (Path(__file__).with_name(name) for name in ("controlled.yaml", "alone.yaml"))
+RECIPE = Path(__file__).with_name("controlled.yaml")
+ALONE = Path(__file__).with_name("alone.yaml")
+"""Recipe that trains the reasoner without a planner, through stock verl."""
 COMMAND = (sys.executable, "-m", "verl_rsim")
 ACCURACY = "val-core/controlled/acc/mean@1"
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What is trained.
+    """Describes a training run; as a string it is the run's name.
 
     Attributes:
-        seed: of the planner's weights, the data's order and the samples.
-        kinds: of questions, 1 to 9.
-        turns: 1 or 2.
-        steps: of training.
-        skill: of the taught reasoner (:class:`task.Taught`).
+        seed: seed of the planner's weights, the order of the data and the samples.
+        kinds: number of kinds of questions, 1 to 9.
+        turns: turns of an episode, 1 or 2.
+        steps: training steps.
+        skill: skill of the taught reasoner (:class:`task.ReasonerSpec`).
         alone: train the reasoner without a planner, through stock verl.
-        overrides: of the recipe, in hydra's syntax.
+        overrides: hydra overrides of the recipe.
     """
 
     seed: int = 0
@@ -40,67 +42,71 @@ class Run:
     overrides: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        named = (f"{name}{getattr(self, name)}" for name in ("kinds", "turns", "steps", "seed"))
-        said = [*([f"skill{self.skill}"] if self.skill < 1 else []), *(["alone"] if self.alone else [])]
-        return "-".join([*named, *said, *(override.replace("/", "_") for override in self.overrides)])
+        parts = [f"kinds{self.kinds}", f"turns{self.turns}", f"steps{self.steps}", f"seed{self.seed}"]
+        if self.skill < 1:
+            parts.append(f"skill{self.skill}")
+        if self.alone:
+            parts.append("alone")
+        parts += [override.replace("/", "_") for override in self.overrides]
+        return "-".join(parts)
 
     def task(self, folder: Path) -> Path:
-        """Where its questions and its reasoner lie."""
+        """Returns the folder of the questions and the reasoner."""
         return folder / f"kinds{self.kinds}"
 
     def planner(self, folder: Path) -> Path:
-        """The planner before training."""
+        """Returns the folder of the planner before training."""
         return folder / f"planner{self.seed}"
 
     def reasoner(self, folder: Path) -> Path:
-        """The taught reasoner."""
+        """Returns the folder of the taught reasoner."""
         return self.task(folder) / f"reasoner{self.turns}{'' if self.skill == 1 else f'-skill{self.skill}'}"
 
     def checkpoints(self, folder: Path) -> Path:
-        """What training saves."""
+        """Returns the folder of the run's checkpoints."""
         return folder / "runs" / str(self)
 
 
-def train(folder: Path, asked: Run) -> list[dict]:
-    """Train a planner before a taught reasoner, frozen unless an override says otherwise; or that reasoner alone.
+def train(folder: Path, config: Run) -> list[dict]:
+    """Trains a planner with a taught reasoner, which is frozen unless an override names it; or that reasoner alone.
 
     Args:
-        folder: gets models, questions, metrics; what is there already of the models is used.
-        asked: the run.
+        folder: folder of models, questions and metrics; models that exist are used again.
+        config: the run.
 
     Returns:
-        Its metrics, a dictionary for each logged step.
+        The metrics, one dictionary per logged step.
 
     Raises:
         RuntimeError: the job failed.
     """
-    task, planner, reasoner = asked.task(folder), asked.planner(folder), asked.reasoner(folder)
-    make_planner(planner, asked.seed)
-    make_reasoner(reasoner, planner, Taught(asked.kinds, asked.turns, asked.skill))
-    write_questions(task, asked.kinds)
-    told = {
+    task, planner, reasoner = config.task(folder), config.planner(folder), config.reasoner(folder)
+    make_planner(planner, config.seed)
+    make_reasoner(reasoner, planner, ReasonerSpec(config.kinds, config.turns, config.skill))
+    write_questions(task, config.kinds)
+    settings = {
         "task": task,
         "actor_rollout_ref.model.path": reasoner,
-        "data.seed": asked.seed,
-        "trainer.total_training_steps": asked.steps,
-        "trainer.default_local_dir": f"'{asked.checkpoints(folder)}'",
+        "data.seed": config.seed,
+        "trainer.total_training_steps": config.steps,
+        "trainer.default_local_dir": f"'{config.checkpoints(folder)}'",
     }
-    if not asked.alone:
-        told |= {"planner.model.path": planner, "rsim.max_turns": asked.turns, "rsim.seed": asked.seed}
-    overrides = [*(f"{key}={value}" for key, value in told.items()), *asked.overrides]
-    return job(ALONE if asked.alone else RECIPE, overrides, folder / "metrics" / f"{asked}.jsonl")
+    if not config.alone:
+        settings |= {"planner.model.path": planner, "rsim.max_turns": config.turns, "rsim.seed": config.seed}
+    overrides = [*(f"{key}={value}" for key, value in settings.items()), *config.overrides]
+    return job(ALONE if config.alone else RECIPE, overrides, folder / "metrics" / f"{config}.jsonl")
 
 
 def job(recipe: Path, overrides: list[str], metrics: Path) -> list[dict]:
-    """Train by a recipe, on a CPU.
+    """Runs a training job on the CPU.
 
     Args:
-        recipe: its file.
-        overrides: of it, in hydra's syntax.
-        metrics: gets the metrics; what is there is removed.
+        recipe: file of the recipe.
+        overrides: hydra overrides.
+        metrics: file of the metrics; replaced if it exists.
 
     Returns:
-        The metrics, a dictionary for each logged step.
+        The metrics, one dictionary per logged step.
 
     Raises:
         RuntimeError: the job failed.
@@ -108,21 +114,19 @@ def job(recipe: Path, overrides: list[str], metrics: Path) -> list[dict]:
     metrics.parent.mkdir(parents=True, exist_ok=True)
     metrics.unlink(missing_ok=True)
     command = train_command(str(recipe), overrides)
-    if status := run(command, {"VERL_PLATFORM": "cpu", "VERL_FILE_LOGGER_PATH": str(metrics)}):
+    status = run(command, {"VERL_PLATFORM": "cpu", "VERL_FILE_LOGGER_PATH": str(metrics)})
+    if status:
         raise RuntimeError(f"the job {metrics.stem} ended with exit status {status}; see above")
     return read_metrics(metrics)
 
 
 def transfer(matrix: dict, out: Path) -> int:
-    """Play a matrix of planners, reasoners and data (``verl-rsim transfer``) into a folder; the exit status.
-
-    The matrix is written beside the folder, as YAML.
-    """
+    """Runs ``verl-rsim transfer`` and returns its exit status; the matrix is written as YAML beside the folder."""
     path = out.with_name(f"{out.name}.yaml")
     path.write_text(yaml.safe_dump(matrix, sort_keys=False))
     return run([*COMMAND, "transfer", str(path), "--out", str(out)], {"VERL_PLATFORM": "cpu"})
 
 
 def curve(steps: list[dict]) -> dict[int, float]:
-    """Accuracy on the test questions by step; an oracle's is 1."""
+    """Returns the accuracy on the test questions by step."""
     return {step["step"]: step[ACCURACY] for step in steps if ACCURACY in step}

@@ -1,7 +1,9 @@
-"""How many answers a second the code scorer grades, two at a time, and how long one takes.
+"""Measures how many answers per second the code scorer grades, and how long one answer takes.
 
-Run ``python benchmarks/speed/code_sandbox.py [--backend bubblewrap] [--count 200] [--workers 2]``. The tests are as
-small as they get, so that what is measured is the sandbox: two of them an answer for functions, one a case for stdio.
+    python benchmarks/speed/code_sandbox.py [--backend bubblewrap] [--count 200] [--workers 2]
+
+The graded programs and their tests are minimal, so that the time is that of the sandbox: two tests per answer for
+functions, one for stdio.
 """
 
 from __future__ import annotations
@@ -13,8 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from verl_rsim.reward.code_grading.scorer import CodeScorer
-from verl_rsim.reward.sandbox.base import BACKENDS
-from verl_rsim.reward.sandbox.create import create_sandbox
+from verl_rsim.reward.sandbox.create import BACKENDS, create_sandbox
 
 FUNCTION = "```python\ndef add(a, b):\n    return a + b\n```"
 TASKS = {
@@ -33,26 +34,26 @@ TASKS = {
 
 
 def measure(scorer: CodeScorer, text: str, truth: str, count: int, workers: int) -> str:
-    """Grade one answer so many times; one line of what it took."""
+    """Grades one answer ``count`` times and returns a line with the rate and the times."""
 
-    def once(_: int) -> float:
+    def grade_once(_: int) -> float:
         started = time.perf_counter()
         verdict = scorer.score(text, truth)
         if verdict.accuracy != 1.0:
-            raise RuntimeError(f"a right answer was judged {verdict}")
+            raise RuntimeError(f"a right answer was graded {verdict}")
         return time.perf_counter() - started
 
     started = time.perf_counter()
     with ThreadPoolExecutor(workers) as pool:
-        seconds = list(pool.map(once, range(count)))
+        seconds = list(pool.map(grade_once, range(count)))
     rate = count / (time.perf_counter() - started)
-    cuts = statistics.quantiles(seconds, n=100)
-    return f"{rate:6.1f} a second   p50 {cuts[49] * 1e3:5.1f} ms   p99 {cuts[98] * 1e3:5.1f} ms"
+    percentiles = statistics.quantiles(seconds, n=100)
+    return f"{rate:6.1f} per second   p50 {percentiles[49] * 1e3:5.1f} ms   p99 {percentiles[98] * 1e3:5.1f} ms"
 
 
 def main() -> None:
-    """Print one line a kind of tests."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Prints one line per kind of tests."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", choices=BACKENDS, default="bubblewrap")
     parser.add_argument("--url", default=None)
     parser.add_argument("--count", type=int, default=200)

@@ -1,8 +1,8 @@
-"""What the plugin adds to ``import verl``, and how long ``verl-rsim --help`` takes, in one run.
+"""Measures what the plugin adds to ``import verl``, and how long ``verl-rsim --help`` takes.
 
     python benchmarks/speed/imports.py [ROUNDS]
 
-Processor seconds of a whole process each (they vary less than wall time on a busy machine), in turn.
+Prints the CPU seconds of a whole process, which vary less than wall time on a busy machine. The commands run in turn.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 
-WAYS = {
+COMMANDS = {
     "import verl, without plugins": (["-c", "import verl"], {"VERL_USE_EXTERNAL_PLUGINS": "none"}),
     "import verl": (["-c", "import verl"], {}),
     "verl-rsim --help": (["-m", "verl_rsim", "--help"], {}),
@@ -21,7 +21,7 @@ WAYS = {
 
 
 def seconds(arguments: list[str], environment: dict[str, str]) -> float:
-    """Of processor time that a Python process takes, its children included."""
+    """Returns the CPU seconds of a Python process, its children included."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, *arguments], env=os.environ | environment, check=True, stdout=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -29,14 +29,14 @@ def seconds(arguments: list[str], environment: dict[str, str]) -> float:
 
 
 def main(rounds: str = "9") -> None:
-    """Measure and print."""
-    for arguments, environment in WAYS.values():
+    """Measures and prints the times."""
+    for arguments, environment in COMMANDS.values():
         seconds(arguments, environment)
-    times = [{name: seconds(*way) for name, way in WAYS.items()} for _ in range(int(rounds))]
-    for name in WAYS:
-        print(f"{name:30} {statistics.median(each[name] for each in times):6.2f} s")
-    without, with_plugin, _ = WAYS
-    ratios = sorted(each[with_plugin] / each[without] for each in times)
+    measured = [{name: seconds(*command) for name, command in COMMANDS.items()} for _ in range(int(rounds))]
+    for name in COMMANDS:
+        print(f"{name:30} {statistics.median(times[name] for times in measured):6.2f} s")
+    without, with_plugin, _ = COMMANDS
+    ratios = sorted(times[with_plugin] / times[without] for times in measured)
     print(f"with the plugin / without: {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
 
 

@@ -1,9 +1,10 @@
-"""How far rounding alone moves log-probs: one model in float32 and bfloat16, in transformers and in vLLM.
+"""Measures how far rounding moves log-probs: one model in float32 and bfloat16, in transformers and in vLLM.
 
     VERL_PLATFORM=cpu python benchmarks/speed/log_prob_gap.py .rsim/models/smollm2
 
-Prints the mean |log-prob difference| over sampled tokens, of each implementation against transformers in float32 (taken
-as exact) and of the two bfloat16 implementations against each other. The last number is what no trainer can go below.
+Prints the mean |log-prob difference| over sampled tokens: of each implementation against transformers in float32 (taken
+as exact), and of the two bfloat16 implementations against each other. A trainer in bfloat16 cannot be below the last
+number.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ NEW_TOKENS = 64
 
 
 def log_probs(model, sequence: list[int], prompt: int):
-    """Log-probs of the tokens after the first ``prompt`` ones, in float32."""
+    """Returns the log-probs of the tokens after the first ``prompt`` ones, in float32."""
     import torch
 
     with torch.no_grad():
@@ -24,19 +25,22 @@ def log_probs(model, sequence: list[int], prompt: int):
 
 
 def vllm_log_probs(path: str, dtype: str, sequences: list[list[int]], prompts: list[int]):
-    """The same, as vLLM computes them."""
+    """Returns the same log-probs as vLLM computes them, for all sequences."""
     import torch
     from vllm import LLM, SamplingParams
 
     params = SamplingParams(max_tokens=1, prompt_logprobs=0)
     llm = LLM(path, dtype=dtype, enforce_eager=True, max_model_len=512, kv_cache_memory_bytes=1 << 30)
     outputs = llm.generate([{"prompt_token_ids": s} for s in sequences], params, use_tqdm=False)
-    rows = zip(outputs, sequences, prompts, strict=True)
-    return torch.tensor([o.prompt_logprobs[t][s[t]].logprob for o, s, n in rows for t in range(n, len(s))])
+    values = []
+    for output, sequence, prompt in zip(outputs, sequences, prompts, strict=True):
+        for position in range(prompt, len(sequence)):
+            values.append(output.prompt_logprobs[position][sequence[position]].logprob)
+    return torch.tensor(values)
 
 
 def main(path: str) -> None:
-    """Sample from the float32 model, score the tokens in every way, print the table."""
+    """Samples from the float32 model, scores the tokens in every way, and prints the table."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

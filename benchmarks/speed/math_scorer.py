@@ -1,10 +1,10 @@
-"""Agreement and speed of the math scorer beside verl's own ``math_verify`` scorer, on the same pairs in one run.
+"""Compares the math scorer with verl's ``math_verify`` scorer: agreement and speed on the same pairs.
 
     python benchmarks/speed/math_scorer.py [--callers 8] [--workers 2] [--passes 3]
 
-The pairs are the hand-judged ones of the tests. verl's scorer runs as it is: its pool of four processes, its settings.
-The first pass meets every pair for the first time; later ones show what the caches of each scorer are worth. Times are
-those of single calls, made by concurrent threads as a reward loop makes them. Prints markdown tables.
+The pairs are the hand-judged ones of the tests. verl's scorer runs with its own settings and its pool of four
+processes. In the first pass every pair is new; later passes show the effect of each scorer's cache. Times are those of
+single calls from concurrent threads, as a reward loop makes them. Prints Markdown tables.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ Score = Callable[[dict], float]
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What one scorer did in one pass over the pairs: its scores, and seconds per call and in all."""
+    """Holds the result of one pass of a scorer over the pairs.
+
+    Attributes:
+        scores: score of each pair.
+        calls: seconds of each call.
+        seconds: seconds of the whole pass.
+    """
 
     scores: Sequence[float]
     calls: Sequence[float]
@@ -36,6 +42,8 @@ class Pass:
 
 
 def run(score: Score, pairs: Sequence[dict], callers: int) -> Pass:
+    """Scores all pairs once, with ``callers`` concurrent threads."""
+
     def timed(pair: dict) -> tuple[float, float]:
         start = time.perf_counter()
         return score(pair), time.perf_counter() - start
@@ -43,10 +51,12 @@ def run(score: Score, pairs: Sequence[dict], callers: int) -> Pass:
     start = time.perf_counter()
     with ThreadPoolExecutor(callers) as threads:
         results = list(threads.map(timed, pairs))
-    return Pass([s for s, _ in results], [t for _, t in results], time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return Pass(scores=[score for score, _ in results], calls=[took for _, took in results], seconds=seconds)
 
 
 def agreement_table(pairs: Sequence[dict], ours: Pass, theirs: Pass) -> str:
+    """Returns a table with the share of pairs on which each scorer agrees with the human judgement."""
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     for pair, our_score, their_score in zip(pairs, ours.scores, theirs.scores, strict=True):
         for key in (pair["type"], "all"):
@@ -58,14 +68,17 @@ def agreement_table(pairs: Sequence[dict], ours: Pass, theirs: Pass) -> str:
 
 
 def speed_row(name: str, done: Pass) -> str:
-    p50, p99 = (statistics.quantiles(done.calls, n=100)[at] * 1e3 for at in (49, 98))
+    """Returns a row of the table of times."""
+    percentiles = statistics.quantiles(done.calls, n=100)
+    p50, p99 = percentiles[49] * 1e3, percentiles[98] * 1e3
     return f"| {name} | {len(done.calls) / done.seconds:.0f} | {p50:.1f} | {p99:.1f} | {max(done.calls) * 1e3:.0f} |"
 
 
 def main() -> None:
+    """Prints both tables."""
     from verl.utils.reward_score import math_verify
 
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--callers", type=int, default=8)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--passes", type=int, default=3)
@@ -80,10 +93,11 @@ def main() -> None:
     def their_score(pair: dict) -> float:
         return math_verify.compute_score(pair["text"], pair["truth"])
 
-    warm = [{"text": r"\boxed{\frac{a}{b}+1}", "truth": r"1+\frac{a}{b}", "type": "math"}] * 64
-    run(our_score, warm, options.callers)
-    run(their_score, warm, options.callers)
-    mathematics = [pair for pair in pairs if pair["type"] == "math"]
+    # Starts both pools of processes; the pair is in no pass, so that no cache has it.
+    warm_up = [{"text": r"\boxed{\frac{a}{b}+1}", "truth": r"1+\frac{a}{b}", "type": "math"}] * 64
+    run(our_score, warm_up, options.callers)
+    run(their_score, warm_up, options.callers)
+    math_pairs = [pair for pair in pairs if pair["type"] == "math"]
     print("| scorer, pass, pairs | pairs/s | p50 ms | p99 ms | max ms |\n| --- | --- | --- | --- | --- |")
     first: dict[str, Pass] = {}
     for number in range(1, options.passes + 1):
@@ -92,7 +106,7 @@ def main() -> None:
             first.setdefault(name, done)
             print(speed_row(f"{name}, pass {number}, all {len(pairs)}", done), flush=True)
     for name, score in (("this scorer", our_score), ("verl math_verify", their_score)):
-        print(speed_row(f"{name}, later pass, type math only", run(score, mathematics, options.callers)), flush=True)
+        print(speed_row(f"{name}, later pass, type math only", run(score, math_pairs, options.callers)), flush=True)
     scorer.close()
     print("\n" + agreement_table(pairs, first["this scorer"], first["verl math_verify"]))
 

@@ -1,12 +1,12 @@
-"""What the planner's update costs over nine labels, against the same over the whole vocabulary, in one run.
+"""Compares the planner's update over nine labels with the same update over the whole vocabulary.
 
     python benchmarks/speed/planner_update.py MODEL [ROWS] [PROMPT] [TURNS] [STEP_TOKENS] [LAYERS]
 
-Both engines are verl's FSDP engine on the same model, rows and micro-batches, in turn: the strategy policy of this
-package, and the language model with logits over the vocabulary. A row is a prompt and TURNS choices, each but the first
-after a step of STEP_TOKENS tokens. MODEL is a Hugging Face folder, or ``qwen2.5-0.5b`` for random weights in that
-architecture (LAYERS of its 24). Prints seconds of forward, backward and optimizer (median of the rounds), elements of
-the logits, and their ratios.
+Both engines are verl's FSDP engine with the same model, rows and micro-batches: the strategy policy of this package,
+and the language model with logits over the vocabulary. They run in turn. A row is a prompt and TURNS choices; each
+choice but the first follows a step of STEP_TOKENS tokens. MODEL is a Hugging Face folder, or ``qwen2.5-0.5b`` for
+random weights in that architecture (LAYERS of its 24). Prints the seconds of forward, backward and optimizer (median of
+the rounds), the number of logits, and the ratios.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from verl.trainer.config import CheckpointConfig
 from verl.utils import tensordict_utils as tu
 from verl.utils.dataset.dataset_utils import DatasetPadMode
 from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
-from verl.workers.engine import EngineRegistry
+from verl.workers.engine import BaseEngine, EngineRegistry
 
 import verl_rsim.training.strategy_engine
 from verl_rsim.core.strategies import LABELS
@@ -36,7 +36,7 @@ QWEN = {"hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14
 
 
 def random_qwen(folder: Path, layers: int) -> Path:
-    """Qwen2.5-0.5B's architecture with random weights and a small tokenizer of its own."""
+    """Writes a model of Qwen2.5-0.5B's architecture with random weights and a small tokenizer; returns its folder."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     prepare_tiny(folder / "tiny", "qwen2")
@@ -48,10 +48,10 @@ def random_qwen(folder: Path, layers: int) -> Path:
     return folder / "model"
 
 
-def engine(model_type: str, path: Path):
-    """One of the two engines, in float32 as on a CPU."""
-    single = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
-    made = EngineRegistry.new(
+def build_engine(model_type: str, path: Path) -> BaseEngine:
+    """Returns one of the two engines, in float32."""
+    precision = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
+    built = EngineRegistry.new(
         model_type=model_type,
         backend="fsdp2",
         model_config=HFModelConfig(
@@ -62,17 +62,17 @@ def engine(model_type: str, path: Path):
             override_config={"attn_implementation": "sdpa"},
         ),
         engine_config=FSDPEngineConfig(
-            strategy="fsdp2", model_dtype="fp32", mixed_precision=single, use_torch_compile=False
+            strategy="fsdp2", model_dtype="fp32", mixed_precision=precision, use_torch_compile=False
         ),
         optimizer_config=FSDPOptimizerConfig(lr=1e-6, total_training_steps=100),
         checkpoint_config=CheckpointConfig(),
     )
-    made.initialize()
-    return made
+    built.initialize()
+    return built
 
 
 def rows(tokenizer, count: int, prompt: int, turns: int, step: int) -> TensorDict:
-    """Random rows of a planner."""
+    """Returns a batch of random rows of a planner."""
     labels = [tokenizer.encode(label, add_special_tokens=False)[0] for label in LABELS]
     inputs, masks = [], []
     for row in range(count):
@@ -107,43 +107,44 @@ def rows(tokenizer, count: int, prompt: int, turns: int, step: int) -> TensorDic
 
 
 def loss(model_output, data, dp_group=None):
-    """Minus the generated tokens' log-probs."""
+    """Returns the negative sum of the generated tokens' log-probs, and no metrics."""
     mask = torch.zeros_like(model_output["log_probs"].values())
     ends = data["input_ids"].offsets()[1:]
+    # The rows are packed. A token's log-prob stands at the position before it, hence the shift by one.
     for end, response in zip(ends, data["response_mask"].unbind(), strict=True):
         mask[end - len(response) - 1 : end - 1] = response.to(mask.dtype)
     return -(model_output["log_probs"].values() * mask).sum(), {}
 
 
-def update(made, batch: TensorDict) -> float:
-    """Seconds of one update."""
-    began = time.perf_counter()
-    with made.train_mode():
-        made.optimizer_zero_grad()
-        made.forward_backward_batch(batch.clone(), loss, forward_only=False)
-        made.optimizer_step()
-    return time.perf_counter() - began
+def update(engine: BaseEngine, batch: TensorDict) -> float:
+    """Runs one update and returns its seconds."""
+    start = time.perf_counter()
+    with engine.train_mode():
+        engine.optimizer_zero_grad()
+        engine.forward_backward_batch(batch.clone(), loss, forward_only=False)
+        engine.optimizer_step()
+    return time.perf_counter() - start
 
 
 def main(model: str, *sizes: str) -> None:
-    """Measure and print."""
+    """Measures and prints the times."""
     count, prompt, turns, step, layers = [int(size) for size in sizes] + [8, 400, 6, 40, 24][len(sizes) :]
     torch.distributed.init_process_group("gloo", init_method="tcp://127.0.0.1:29517", rank=0, world_size=1)
     with tempfile.TemporaryDirectory() as folder:
         path = random_qwen(Path(folder), layers) if model == "qwen2.5-0.5b" else Path(model)
-        engines = {"nine labels": engine(verl_rsim.training.strategy_engine.MODEL_TYPE, path)}
-        engines["vocabulary"] = engine("language_model", path)
+        engines = {"nine labels": build_engine(verl_rsim.training.strategy_engine.STRATEGY_MODEL, path)}
+        engines["vocabulary"] = build_engine("language_model", path)
     widest = dict.fromkeys(engines, 0)
-    for name, made in engines.items():
+    for name, engine in engines.items():
 
-        def note(_, __, logits, name=name):
+        def record_size(_, __, logits, name=name):  # name=name: the value of now, not that of the loop's end
             widest[name] = max(widest[name], logits.numel())
 
-        made.module.get_output_embeddings().register_forward_hook(note)
+        engine.module.get_output_embeddings().register_forward_hook(record_size)
     batch = rows(engines["vocabulary"].model_config.tokenizer, count, prompt, turns, step)
-    for made in engines.values():  # the first round of each is not timed
-        update(made, batch)
-    rounds = [{name: update(made, batch) for name, made in engines.items()} for _ in range(ROUNDS)]
+    for engine in engines.values():  # warm-up
+        update(engine, batch)
+    rounds = [{name: update(engine, batch) for name, engine in engines.items()} for _ in range(ROUNDS)]
     tokens = batch["input_ids"].values().shape[0]
     print(f"{count} rows, {tokens} tokens, {count * turns} choices, micro-batches of {MICRO_BATCH_TOKENS} tokens")
     for name in engines:

@@ -1,8 +1,8 @@
-"""Writes a random model of a tenth of SmolLM2-135M's size (13.4 M parameters) that has its tokenizer.
+"""Writes a model with random weights, SmolLM2-135M's tokenizer and a tenth of its size (13.4 M parameters).
 
     python benchmarks/speed/small_planner.py FOLDER
 
-For rollout.py, where a planner costs what its size costs and what it chooses does not matter.
+For rollout.py, where a planner's size matters and its choices do not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from verl_rsim.utils.artifact_folders import home
 
 
 def main(folder: str) -> None:
-    """Write it."""
+    """Writes the model."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A training job on a Ray cluster that is already there; ends with the job, and fails if it does.
+# Submits a training job to a running Ray cluster, waits for it, and fails if it fails.
 #   RAY_ADDRESS=http://HEAD:8265 examples/cluster/submit.sh multi_node/two_nodes [OVERRIDE ...]
 set -euo pipefail
 here=$(dirname "$0")

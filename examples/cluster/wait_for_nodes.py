@@ -1,4 +1,4 @@
-"""Waits until a Ray cluster has so many nodes: verl does not wait, it refuses a cluster that is too small.
+"""Waits until a Ray cluster has the given number of nodes; verl rejects a cluster that is too small without waiting.
 
 python wait_for_nodes.py ADDRESS NODES SECONDS
 """
@@ -14,19 +14,25 @@ print(sum(node["Alive"] for node in ray.nodes()))
 """
 
 
-def alive(address: str) -> int:
-    """How many nodes the cluster has; 0 while there is none. Asked in a process that Ray may end."""
-    done = subprocess.run([sys.executable, "-c", PROBE, address], capture_output=True, text=True)
-    return int(done.stdout.split()[-1]) if done.returncode == 0 else 0
+def count_nodes(address: str) -> int:
+    """Returns the number of living nodes; 0 while there is no cluster.
+
+    Asked in a subprocess, since Ray ends a process that cannot connect.
+    """
+    result = subprocess.run([sys.executable, "-c", PROBE, address], capture_output=True, text=True)
+    return int(result.stdout.split()[-1]) if result.returncode == 0 else 0
 
 
 def main() -> None:
+    """Waits; exits with an error after the given seconds."""
     address, nodes, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-    end = time.monotonic() + seconds
-    while (found := alive(address)) < nodes:
-        if time.monotonic() > end:
-            sys.exit(f"{found} of {nodes} nodes have joined the Ray cluster at {address} within {seconds:.0f} s")
+    deadline = time.monotonic() + seconds
+    joined = count_nodes(address)
+    while joined < nodes:
+        if time.monotonic() > deadline:
+            sys.exit(f"{joined} of {nodes} nodes have joined the Ray cluster at {address} within {seconds:.0f} s")
         time.sleep(2)
+        joined = count_nodes(address)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Extracts programs from answers and grades them by their tests."""

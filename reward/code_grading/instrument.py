@@ -1,28 +1,32 @@
-"""Tests of functions made countable, and the refusal of tests that could not be judged.
+"""Rewrites asserts so that each is counted, and refuses tests that cannot be judged.
 
-Each assert of a unit (one source of tests) becomes a numbered site that reports whether it held, and the ones after it
-run whatever it says. So does a statement that calls ``assertEqual``, ``assert_allclose`` and the like.
+A *test* here is one source of tests: an entry of MBPP's ``test_list``, or HumanEval's ``check`` function. Each of its
+asserts, and each statement that calls ``assertEqual``, ``assert_allclose`` and the like, becomes a numbered assertion
+that reports if it held; the statements after it run either way.
 
-- A unit with sites passes if it comes to one and all it comes to hold. If it comes to none (a loop over an empty
-  result, a handler of an exception that was not raised) that is wrong: nothing was shown.
-- A unit without a site that can fail another way (``assert False`` where the solution must not get, ``raise``, a helper
-  of the setup that asserts) passes by running to its end.
-- An error outside a site fails all of its unit, so that raising never earns more than a wrong result.
+- A test with assertions passes if at least one is reached and all that are reached hold. If none is reached (a loop
+  over an empty result, a handler of an exception that was not raised) the test fails, since it has shown nothing.
+- A test without assertions that can fail in another way (``assert False`` where the solution must not get, ``raise``,
+  a helper of the setup that asserts) passes if it runs to its end.
+- An error outside an assertion fails the whole test, so that raising never earns more than a wrong result.
 
-Refused, since any verdict could be false: tests that evaluate text or bytes, for those may be the solution's; units
-that fail only in a loop over what the solution returns, other than by an assert on it; units whose every site is the
-``else`` of a ``try``, where raising may be right or wrong; asserts on an argument alone after the call, for the
-solution gets a copy. An assert on both the result and the changed argument is not seen to be one of these.
+Some tests are refused, since any verdict on them could be false:
+
+- tests that evaluate text or bytes as code, which may be the solution's;
+- tests that fail only in a loop over what the solution returns, other than by an assert on it;
+- tests whose assertions all stand in the ``else`` of a ``try``, where raising may be right or wrong;
+- asserts on an argument alone after the call, since the solution gets a copy. An assert on both the result and the
+  changed argument is not recognized.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from verl_rsim.reward.code_grading.parsing import parse_source
-from verl_rsim.reward.sandbox.guest_program import HIDDEN
+from verl_rsim.reward.sandbox.guest_program import CALLBACK_PREFIX
 from verl_rsim.reward.verdict import TruthError
 
 _EVALUATORS = """
@@ -36,36 +40,177 @@ _MODULES = """
     numexpr asteval yaml
 """
 EVALUATORS, MODULES = frozenset(_EVALUATORS.split()), frozenset(_MODULES.split())
-"""What runs text or bytes that it is given as code."""
+"""Names and modules that run text or bytes as code."""
 
 
 @dataclass(frozen=True, slots=True)
-class InstrumentedUnit:
-    """One source of tests.
+class InstrumentedTest:
+    """One test with its assertions numbered.
 
     Attributes:
-        source: with its sites numbered.
-        weight: what it counts among all units; 0 if it cannot fail but by an error.
-        sites: how many it has.
+        source: rewritten source.
+        weight: weight among all tests; 0 if the test cannot fail except by an error.
+        assertions: number of its assertions.
     """
 
     source: str
     weight: int
-    sites: int
+    assertions: int
+
+
+def instrument_tests(tests: list[ast.Module], setup: ast.Module, solution: set[str]) -> tuple[InstrumentedTest, ...]:
+    """Instruments the tests of one task, in their order.
+
+    Args:
+        tests: parsed source of each test.
+        setup: parsed source that runs before them.
+        solution: names by which the tests call the solution.
+
+    Raises:
+        TruthError: the tests cannot be judged.
+    """
+    derived = _derived_names([setup, *tests], solution)
+    _refuse_changed_arguments(tests, solution, derived)
+    helpers: set[str] = set()
+    for tree in (setup, *tests):
+        helpers.update(_failing_functions(tree))
+    instrumented = tuple(_instrument(tree, derived, helpers) for tree in tests)
+    if not any(test.weight for test in instrumented):
+        raise TruthError("ground truth has tests that cannot fail: assert what the solution returns")
+    return instrumented
+
+
+def _instrument(tree: ast.Module, derived: set[str], helpers: set[str]) -> InstrumentedTest:
+    rewriter = _AssertionRewriter(derived, helpers)
+    source = ast.unparse(ast.fix_missing_locations(rewriter.visit(tree)))
+    if rewriter.assertions and rewriter.assertions == rewriter.assertions_in_else:
+        raise TruthError("ground truth has asserts in the else of a try only: assert whether the solution should raise")
+    if rewriter.failures_in_loops and not rewriter.assertions and not rewriter.other_failures:
+        raise TruthError(
+            "ground truth has tests that fail only in a loop over what the solution returns: assert its length first"
+        )
+    weight = rewriter.assertions
+    if not weight and rewriter.other_failures:
+        weight = 1
+    return InstrumentedTest(source, weight, rewriter.assertions)
+
+
+class _AssertionRewriter(ast.NodeTransformer):
+    """Numbers the assertions of a test, and counts the other statements by which it can fail.
+
+    ``assert True``, a placeholder in many datasets, is dropped: it checks nothing.
+
+    Args:
+        derived: names whose values come from the solution.
+        helpers: functions that can fail when they are called.
+
+    Attributes:
+        assertions: assertions so far.
+        assertions_in_else: those in the ``else`` of a ``try``.
+        failures_in_loops: other statements that can fail, inside of loops over what the solution returns.
+        other_failures: other statements that can fail, outside of such loops.
+    """
+
+    def __init__(self, derived: set[str], helpers: set[str]):
+        self.assertions = self.assertions_in_else = 0
+        self.other_failures = self.failures_in_loops = 0
+        self._derived, self._helpers = derived, helpers
+        self._loop_depth = self._else_depth = 0
+
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+        if not isinstance(node.test, ast.Constant):
+            return self._add_assertion(node)
+        if node.test.value:
+            return ast.Pass()
+        self._count_failure()
+        return _reporting(node, -1)  # it can only fail, so it has no number among those that have to be reached
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        self._count_failure()
+        return node
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
+        if _is_assertion(node):
+            return self._add_assertion(node)
+        if _callee(node.value) in self._helpers:
+            self._count_failure()
+        return node
+
+    def visit_With(self, node: ast.With) -> ast.AST:
+        return self._add_assertion(node) if _is_assertion(node) else self.generic_visit(node)
+
+    def visit_For(self, node: ast.For) -> ast.AST:
+        return self._visit_loop(node, node.iter)
+
+    def visit_While(self, node: ast.While) -> ast.AST:
+        return self._visit_loop(node, node.test)
+
+    def visit_Try(self, node: ast.Try) -> ast.AST:
+        else_body, node.orelse = node.orelse, []
+        self.generic_visit(node)  # body and handlers; the else, emptied for the moment, is visited apart
+        self._else_depth += 1
+        node.orelse = [self.visit(statement) for statement in else_body]
+        self._else_depth -= 1
+        return node
+
+    def _visit_loop(self, node: ast.AST, condition: ast.AST) -> ast.AST:
+        depends_on_solution = bool(_names(condition) & self._derived)
+        self._loop_depth += depends_on_solution
+        self.generic_visit(node)
+        self._loop_depth -= depends_on_solution
+        return node
+
+    def _count_failure(self) -> None:
+        if self._loop_depth:
+            self.failures_in_loops += 1
+        else:
+            self.other_failures += 1
+
+    def _add_assertion(self, node: ast.stmt) -> ast.AST:
+        self.assertions += 1
+        if self._else_depth:
+            self.assertions_in_else += 1
+        return _reporting(node, self.assertions)
+
+
+def _reporting(statement: ast.stmt, number: int) -> ast.Try:
+    """Wraps a statement so that it reports if it held; an error in it is reported and does not end the test."""
+    # BaseException: an assertion that dies with the solution's process, or exits, must fail like any other.
+    wrapper = parse_source(
+        f"try:\n {CALLBACK_PREFIX}mark__ = {CALLBACK_PREFIX}begin__()\n"
+        f"except BaseException as {CALLBACK_PREFIX}error__:\n"
+        f" {CALLBACK_PREFIX}fail__({number}, {CALLBACK_PREFIX}error__)\n"
+        f"else:\n {CALLBACK_PREFIX}ok__({number}, {CALLBACK_PREFIX}mark__)"
+    ).body[0]
+    assert isinstance(wrapper, ast.Try)
+    wrapper.body.append(statement)
+    return wrapper
 
 
 def refuse_evaluation(*trees: ast.Module) -> None:
-    """Raise TruthError for tests that may evaluate what the solution returned, and so run it beside the verdict."""
+    """Checks that tests evaluate no text or bytes as code.
+
+    What they evaluate may come from the solution, which would then run beside the verdict.
+
+    Raises:
+        TruthError: a test uses a function or module that evaluates.
+    """
     for tree in trees:
-        if found := sorted({name for node in ast.walk(tree) for name in _evaluators(node)}):
-            raise TruthError(f"ground truth has a test that uses {found}: write what it should compare instead")
+        evaluators: set[str] = set()
+        for node in ast.walk(tree):
+            evaluators.update(_evaluators(node))
+        if evaluators:
+            raise TruthError(
+                f"ground truth has a test that uses {sorted(evaluators)}: write what it should compare instead"
+            )
 
 
 def _evaluators(node: ast.AST) -> Iterator[str]:
+    """Yields the names in one node that evaluate text or bytes."""
     if isinstance(node, ast.Name):
         yield from {node.id} & EVALUATORS
     elif isinstance(node, ast.Attribute):
-        yield from {node.attr} & EVALUATORS - {"compile"}  # re's; that of builtins needs an import
+        yield from {node.attr} & EVALUATORS - {"compile"}  # re.compile is fine; builtins.compile needs a refused import
     elif isinstance(node, ast.Import):
         yield from {alias.name.split(".")[0] for alias in node.names} & MODULES
     elif isinstance(node, ast.ImportFrom):
@@ -73,174 +218,95 @@ def _evaluators(node: ast.AST) -> Iterator[str]:
         yield from {alias.name for alias in node.names} & EVALUATORS - {"compile"}
     elif isinstance(node, ast.Call) and _callee(node) == "getattr" and len(node.args) > 1:
         name = node.args[1]
+        # A computed name may spell any evaluator, such as 'ev' + 'al'.
         if not isinstance(name, ast.Constant) or name.value in EVALUATORS:
             yield "getattr"
 
 
-def _refuse_changed_arguments(trees: list[ast.Module], solution: set[str], derived: set[str]) -> None:
-    """Raise TruthError for an assert on ``a`` alone after ``f(a)``: the solution got a copy of it."""
-    given: set[str] = set()
-    for tree in trees:
+def _refuse_changed_arguments(tests: list[ast.Module], solution: set[str], derived: set[str]) -> None:
+    """Raises TruthError for an assert on ``a`` alone after ``f(a)``, since the solution got a copy of ``a``."""
+    arguments: set[str] = set()
+    for tree in tests:
         nodes = [node for node in ast.walk(tree) if isinstance(node, (ast.Call, ast.Expr, ast.Assert))]
-        for node in sorted(nodes, key=lambda each: (each.lineno, each.col_offset)):
+        # In the order of the source, which ast.walk does not follow: only asserts after the call count.
+        for node in sorted(nodes, key=lambda node: (node.lineno, node.col_offset)):
             names = _names(node)
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in solution:
-                given |= names - derived
-            elif _asserts(node) and not names & derived and (found := sorted(names & given)):
+                arguments |= names - derived
+            elif _is_assertion(node) and not names & derived and names & arguments:
                 raise TruthError(
-                    f"ground truth has a test of what a call does to its argument {found}, which is passed as a copy: "
-                    "test what the function returns"
+                    f"ground truth has a test of what a call does to its argument {sorted(names & arguments)}, "
+                    "which is passed as a copy: test what the function returns"
                 )
 
 
-def units(trees: list[ast.Module], setup: ast.Module, solution: set[str]) -> tuple[InstrumentedUnit, ...]:
-    """The units of some tests, in their order.
-
-    Args:
-        trees: one of each unit.
-        setup: what runs before.
-        solution: the names by which the tests call the solution.
-
-    Raises:
-        TruthError: they can not be judged.
-    """
-    derived = _derived([setup, *trees], solution)
-    _refuse_changed_arguments(trees, solution, derived)
-    helpers = {name for tree in (setup, *trees) for name in _helpers(tree)}
-    found = tuple(_unit(tree, derived, helpers) for tree in trees)
-    if not any(unit.weight for unit in found):
-        raise TruthError("ground truth has tests that cannot fail: assert what the solution returns")
-    return found
-
-
-def _unit(tree: ast.Module, derived: set[str], helpers: set[str]) -> InstrumentedUnit:
-    counting = _Counting(derived, helpers)
-    source = ast.unparse(ast.fix_missing_locations(counting.visit(tree)))
-    if counting.sites and counting.sites == counting.otherwise:
-        raise TruthError("ground truth has asserts in the else of a try only: assert whether the solution should raise")
-    if counting.looped and not counting.sites and not counting.guards:
-        raise TruthError(
-            "ground truth has tests that fail only in a loop over what the solution returns: assert its length first"
-        )
-    return InstrumentedUnit(source, counting.sites or int(counting.guards > 0), counting.sites)
-
-
-def _derived(trees: list[ast.Module], solution: set[str]) -> set[str]:
-    """Names whose values come from the solution, as far as plain assignments, loops and calls show."""
-    nodes = [node for tree in trees for node in ast.walk(tree)]
+def _derived_names(trees: list[ast.Module], solution: set[str]) -> set[str]:
+    """Returns the names whose values come from the solution, as far as plain assignments, loops and calls show."""
+    nodes: list[ast.AST] = []
+    for tree in trees:
+        nodes.extend(ast.walk(tree))
     functions = {node.name: node for node in nodes if isinstance(node, ast.FunctionDef)}
-    derived, before = set(solution), 0
-    while len(derived) > before:
-        before = len(derived)
+    derived, size_before = set(solution), 0
+    # To a fixed point: a name may be derived through one that is only found to be derived further down.
+    while len(derived) > size_before:
+        size_before = len(derived)
         for node in nodes:
-            if isinstance(node, ast.FunctionDef) and any(_names(part) & derived for part in node.body):
-                derived.add(node.name)
-            elif isinstance(node, ast.Call) and (called := functions.get(_callee(node))):
-                if any(_names(part) & derived for part in (*node.args, *node.keywords)):
-                    derived |= {each.arg for each in ast.walk(called.args) if isinstance(each, ast.arg)}
-            else:
-                value = getattr(node, "iter", None) or getattr(node, "value", None)
-                targets = getattr(node, "targets", None) or [getattr(node, "target", None)]
-                if isinstance(value, ast.AST) and _names(value) & derived:
-                    derived.update(*(_names(target) for target in targets if isinstance(target, ast.AST)))
+            derived |= _names_derived_in(node, derived, functions)
     return derived
 
 
-def _helpers(tree: ast.Module) -> Iterator[str]:
-    """Functions that can fail when they are called: with an assert or a raise, or imported."""
+def _names_derived_in(node: ast.AST, derived: set[str], functions: dict[str, ast.FunctionDef]) -> set[str]:
+    """Returns the names to which one node passes a value that comes from the solution."""
+    if isinstance(node, ast.FunctionDef):
+        return {node.name} if _mention(node.body, derived) else set()
+    if isinstance(node, ast.Call) and _callee(node) in functions:
+        if not _mention((*node.args, *node.keywords), derived):
+            return set()
+        parameters = functions[_callee(node)].args
+        return {parameter.arg for parameter in ast.walk(parameters) if isinstance(parameter, ast.arg)}
+    value = getattr(node, "iter", None) or getattr(node, "value", None)
+    targets = getattr(node, "targets", None) or [getattr(node, "target", None)]
+    names: set[str] = set()
+    if isinstance(value, ast.AST) and _names(value) & derived:
+        for target in targets:
+            if isinstance(target, ast.AST):
+                names |= _names(target)
+    return names
+
+
+def _mention(nodes: Sequence[ast.AST], names: set[str]) -> bool:
+    """Returns True if one of the nodes mentions one of the names."""
+    return any(_names(node) & names for node in nodes)
+
+
+def _failing_functions(tree: ast.Module) -> Iterator[str]:
+    """Yields the functions that can fail when they are called: those with an assert or a raise, and imported ones."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
-            if any(isinstance(part, ast.Raise) or _asserts(part) for part in ast.walk(node)):
+            if any(isinstance(part, ast.Raise) or _is_assertion(part) for part in ast.walk(node)):
                 yield node.name
         elif isinstance(node, ast.ImportFrom):
             yield from (alias.asname or alias.name for alias in node.names)
 
 
 def _names(node: ast.AST) -> set[str]:
+    """Returns the names of variables and functions that a node mentions."""
     return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
 
 
 def _callee(node: ast.AST) -> str:
+    """Returns the name of the function or method that a node calls, "" if it is no such call."""
     called = node.func if isinstance(node, ast.Call) else None
-    return called.id if isinstance(called, ast.Name) else called.attr if isinstance(called, ast.Attribute) else ""
+    if isinstance(called, ast.Name):
+        return called.id
+    return called.attr if isinstance(called, ast.Attribute) else ""
 
 
-def _asserts(node: ast.AST) -> bool:
-    """Whether a statement is an assert, or a call that is named like one."""
+def _is_assertion(node: ast.AST) -> bool:
+    """Returns True for an assert, and for a call or ``with`` statement that is named like one."""
     if isinstance(node, ast.With):
         calls = [item.context_expr for item in node.items]
         return any(_callee(call).startswith("assert") or _callee(call) == "raises" for call in calls)
-    named = isinstance(node, ast.Expr) and _callee(node.value).lstrip("_").lower().startswith("assert")
-    return named or isinstance(node, ast.Assert)
-
-
-class _Counting(ast.NodeTransformer):
-    """Rewrites a unit and counts its sites, those in an ``else`` of a ``try``, and the other ways it can fail.
-
-    ``assert True``, a placeholder in many data sets, goes: it is no check.
-    """
-
-    def __init__(self, derived: set[str], helpers: set[str]):
-        self.sites = self.otherwise = self.guards = self.looped = 0
-        self._derived, self._helpers = derived, helpers
-        self._loops = self._elses = 0
-
-    def visit_Assert(self, node: ast.Assert) -> ast.AST:
-        if not isinstance(node.test, ast.Constant):
-            return self._site(node)
-        return ast.Pass() if node.test.value else self._reporting(node, self._guard())
-
-    def visit_Raise(self, node: ast.Raise) -> ast.AST:
-        self._guard()
-        return node
-
-    def visit_Expr(self, node: ast.Expr) -> ast.AST:
-        if _asserts(node):
-            return self._site(node)
-        if _callee(node.value) in self._helpers:
-            self._guard()
-        return node
-
-    def visit_With(self, node: ast.With) -> ast.AST:
-        return self._site(node) if _asserts(node) else self.generic_visit(node)
-
-    def visit_For(self, node: ast.For) -> ast.AST:
-        return self._loop(node, node.iter)
-
-    def visit_While(self, node: ast.While) -> ast.AST:
-        return self._loop(node, node.test)
-
-    def visit_Try(self, node: ast.Try) -> ast.AST:
-        otherwise, node.orelse = node.orelse, []
-        self.generic_visit(node)
-        self._elses += 1
-        node.orelse = [self.visit(each) for each in otherwise]
-        self._elses -= 1
-        return node
-
-    def _loop(self, node: ast.AST, over: ast.AST) -> ast.AST:
-        inside = bool(_names(over) & self._derived)
-        self._loops += inside
-        self.generic_visit(node)
-        self._loops -= inside
-        return node
-
-    def _guard(self) -> int:
-        self.guards += not self._loops
-        self.looped += bool(self._loops)
-        return -1
-
-    def _site(self, node: ast.stmt) -> ast.AST:
-        self.sites += 1
-        self.otherwise += bool(self._elses)
-        return self._reporting(node, self.sites)
-
-    @staticmethod
-    def _reporting(node: ast.stmt, site: int) -> ast.AST:
-        body = parse_source(
-            f"try:\n {HIDDEN}mark__ = {HIDDEN}begin__()\nexcept BaseException as {HIDDEN}error__:\n"
-            f" {HIDDEN}fail__({site}, {HIDDEN}error__)\nelse:\n {HIDDEN}ok__({site}, {HIDDEN}mark__)"
-        ).body[0]
-        assert isinstance(body, ast.Try)
-        body.body.append(node)
-        return body
+    if isinstance(node, ast.Expr):
+        return _callee(node.value).lstrip("_").lower().startswith("assert")
+    return isinstance(node, ast.Assert)

@@ -1,18 +1,18 @@
-"""The ground truth of a coding task: a JSON object with the tests, parsed and checked once.
+"""Parses the ground truth of a coding task: a JSON object with its tests.
 
 - HumanEval: ``{"kind": "humaneval", "entry_point": "f", "test": "def check(candidate): ...", "prompt": "def f ..."}``.
-  The prompt (optional) is what the answer may continue, and holds what the tests share with it.
+  The prompt (optional) is source that the answer may continue; its helpers are there for the tests, too.
 - MBPP: ``{"kind": "asserts", "test_list": ["assert f(1) == 2", ...]}``; optional: ``test_setup_code``, ``test_imports``
   (a list), and ``entry_point`` where the function is named like a builtin.
 - stdin and stdout: ``{"kind": "stdio", "inputs": ["1 2\\n", ...], "outputs": ["3\\n", ...]}``.
 - function calls: ``{"kind": "calls", "entry_point": "f", "inputs": [[1, 2], ...], "outputs": [3, ...]}``.
-- PRIME's, as in verl: ``{"inputs": [...], "outputs": [...]}`` is stdio; with ``"fn_name": "f"`` it is calls, where an
-  input is a list or a text of one JSON argument a line, an output a value or its JSON, maybe in a list of its own.
+- PRIME, as in verl: ``{"inputs": [...], "outputs": [...]}`` is stdio. With ``"fn_name": "f"`` it is calls: an
+  input is a list, or a text with one JSON argument per line; an output is a value or its JSON, perhaps in a list.
 
 Tests are trusted to be right, not to be harmless: they are parsed here and run in a sandbox of their own. Not
 supported, since arguments and results cross between two processes as plain data: tests that pass functions or objects
-of the solution's own classes, and tests of a change made to an argument in place. What a test shows, and which are
-refused: :mod:`verl_rsim.reward.code_grading.instrument`.
+of the solution's own classes, and tests of a change made to an argument in place. How tests count, and which are
+refused, is described in :mod:`verl_rsim.reward.code_grading.instrument`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from verl_rsim.reward.code_grading.instrument import InstrumentedUnit, refuse_evaluation, units
+from verl_rsim.reward.code_grading.instrument import InstrumentedTest, instrument_tests, refuse_evaluation
 from verl_rsim.reward.code_grading.parsing import parse_source
 from verl_rsim.reward.sandbox.guest_program import dump
 from verl_rsim.reward.verdict import TruthError
@@ -34,7 +34,7 @@ from verl_rsim.reward.verdict import TruthError
 
 @dataclass(frozen=True, slots=True)
 class StdioCase:
-    """What a program reads, and what it should print."""
+    """One run of a program: the stdin it reads and the output expected from it."""
 
     stdin: str
     expected: str
@@ -42,7 +42,7 @@ class StdioCase:
 
 @dataclass(frozen=True, slots=True)
 class StdioTests:
-    """Tests of a program: each case is a run of its own."""
+    """Tests of a program that reads stdin; each case is a run of its own."""
 
     cases: tuple[StdioCase, ...]
 
@@ -52,26 +52,26 @@ class FunctionTests:
     """Tests of functions.
 
     Attributes:
-        names: what the tests call a function, to the name it has in the solution.
-        prompt: source that the answer may continue or lean on; "" for none.
-        setup: source the tests lean on.
-        units: sources with the asserts, made countable.
-        cases: arguments, and the results any of which will do.
+        names: name under which the tests call a function -> its name in the solution.
+        prompt: source that the answer may continue or use; "" for none.
+        setup: source that runs before the tests.
+        tests: tests with numbered assertions.
+        cases: pairs of arguments and the list of accepted results.
     """
 
     names: Mapping[str, str]
     prompt: str = ""
     setup: str = ""
-    units: tuple[InstrumentedUnit, ...] = ()
+    tests: tuple[InstrumentedTest, ...] = ()
     cases: tuple[tuple[list, list], ...] = field(default=())
 
 
 @lru_cache(maxsize=256)
 def parse_truth(truth: str) -> StdioTests | FunctionTests:
-    """The tests in a row's ground truth.
+    """Parses and checks the tests in a row's ground truth.
 
     Raises:
-        TruthError: there are none that can be used; the message says what to change.
+        TruthError: the tests cannot be used; the message says what to change.
     """
     try:
         row = json.loads(truth)
@@ -79,12 +79,16 @@ def parse_truth(truth: str) -> StdioTests | FunctionTests:
         raise TruthError(f"ground truth is not JSON ({error}): write the tests as one JSON object") from None
     if not isinstance(row, dict):
         raise TruthError(f"ground truth is a {type(row).__name__}: write the tests as one JSON object")
-    kind = row.get("kind") or ("calls" if row.get("fn_name") else "stdio" if "inputs" in row else None)
+    kind = row.get("kind")
+    if not kind and row.get("fn_name"):
+        kind = "calls"
+    elif not kind and "inputs" in row:
+        kind = "stdio"
     parsers: dict[object, Callable[[dict], StdioTests | FunctionTests]] = {
-        "humaneval": _humaneval,
-        "asserts": _asserts,
-        "stdio": _stdio,
-        "calls": _calls,
+        "humaneval": _parse_humaneval,
+        "asserts": _parse_asserts,
+        "stdio": _parse_stdio,
+        "calls": _parse_calls,
     }
     if kind not in parsers:
         raise TruthError(f"ground truth has kind={row.get('kind')!r}: write one of humaneval, asserts, stdio, calls")
@@ -98,68 +102,71 @@ def _field(row: dict, key: str, kind: type, default: Any = None) -> Any:
     return value
 
 
-def _texts(row: dict, key: str, default: list | None = None) -> list[str]:
+def _strings(row: dict, key: str, default: list | None = None) -> list[str]:
     values = _field(row, key, list, default)
     if not all(isinstance(value, str) for value in values):
         raise TruthError(f"ground truth has a {key} that is no list of strings: write each as a string")
     return values
 
 
-def _name(row: dict, key: str) -> str:
+def _identifier(row: dict, key: str) -> str:
     name = _field(row, key, str)
     if not name.isidentifier():
         raise TruthError(f"ground truth has {key}={name!r}: write the name of the function")
     return name
 
 
-def _parse(source: str, what: str) -> ast.Module:
+def _parse_python(source: str, what: str) -> ast.Module:
     try:
         return parse_source(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise TruthError(f"ground truth has a {what} that is not Python ({error}): mend it") from None
+        raise TruthError(f"ground truth has a {what} that is not Python ({error}): correct it") from None
 
 
-def _humaneval(row: dict) -> FunctionTests:
-    entry, test = _name(row, "entry_point"), _parse(_field(row, "test", str), "test")
+def _parse_humaneval(row: dict) -> FunctionTests:
+    entry, test = _identifier(row, "entry_point"), _parse_python(_field(row, "test", str), "test")
     prompt = _field(row, "prompt", str, "").rstrip()
     if prompt and prompt.endswith(":"):
-        prompt += "\n    pass"
-    start = _parse(prompt, "prompt")
-    refuse_evaluation(start, test)
-    given = _bound(start) | _bound(test) | {entry, "candidate"}
-    if "check" not in _bound(test):
+        prompt += "\n    pass"  # so that a prompt that ends with the function's head is Python by itself
+    setup = _parse_python(prompt, "prompt")
+    refuse_evaluation(setup, test)
+    defined = _bound_names(setup) | _bound_names(test) | {entry, "candidate"}
+    if "check" not in _bound_names(test):
         raise TruthError("ground truth has a test without check: define check(candidate)")
-    if "*" not in given and (missing := _free(test) - given):
+    missing = _free_names(test) - defined
+    if missing and "*" not in defined:  # "from x import *" may define anything
         raise TruthError(f"ground truth has a test that uses {sorted(missing)}: define or import it in test or prompt")
-    own = {entry, "candidate", *_checked(test)}
-    (unit,) = units([test], start, own)
-    called = replace(unit, source=f"{unit.source}\ncheck(candidate)")
-    return FunctionTests({entry: entry, "candidate": entry}, prompt=prompt, setup=prompt, units=(called,))
+    solution = {entry, "candidate", *_check_parameters(test)}
+    (instrumented,) = instrument_tests([test], setup, solution)
+    called = replace(instrumented, source=f"{instrumented.source}\ncheck(candidate)")
+    return FunctionTests({entry: entry, "candidate": entry}, prompt=prompt, setup=prompt, tests=(called,))
 
 
-def _checked(test: ast.Module) -> Iterator[str]:
-    """What ``check`` itself calls the function."""
+def _check_parameters(test: ast.Module) -> Iterator[str]:
+    """Yields the name that ``check`` gives to the function it is called with."""
     for node in ast.walk(test):
         if isinstance(node, ast.FunctionDef) and node.name == "check":
             yield from (each.arg for each in node.args.args[:1])
 
 
-def _asserts(row: dict) -> FunctionTests:
-    tests = [_parse(test, "test_list") for test in _texts(row, "test_list")]
-    setup = "\n".join([*_texts(row, "test_imports", []), _field(row, "test_setup_code", str, "")])
-    start = _parse(setup, "test_setup_code")
-    bound = _bound(start).union(*map(_bound, tests))
-    free = set().union(*map(_free, tests)) - bound
+def _parse_asserts(row: dict) -> FunctionTests:
+    tests = [_parse_python(test, "test_list") for test in _strings(row, "test_list")]
+    setup = "\n".join([*_strings(row, "test_imports", []), _field(row, "test_setup_code", str, "")])
+    setup_tree = _parse_python(setup, "test_setup_code")
+    bound = _bound_names(setup_tree).union(*map(_bound_names, tests))
+    free = set().union(*map(_free_names, tests)) - bound
+    # MBPP's tests use modules such as math without importing them, so these imports are added.
     modules = {name for name in free & sys.stdlib_module_names if any(_is_module(test, name) for test in tests)}
-    refuse_evaluation(_parse("\n".join(f"import {name}" for name in modules), ""), start, *tests)
-    asked = {_name(row, "entry_point")} if "entry_point" in row else free - modules
-    if not asked or ("*" in bound and "entry_point" not in row):
+    imports = [f"import {name}" for name in sorted(modules)]
+    refuse_evaluation(_parse_python("\n".join(imports), ""), setup_tree, *tests)
+    functions = {_identifier(row, "entry_point")} if "entry_point" in row else free - modules
+    if not functions or ("*" in bound and "entry_point" not in row):
         raise TruthError("ground truth has a test_list that does not tell the solution's function: add entry_point")
-    setup = "\n".join([*(f"import {name}" for name in sorted(modules)), setup])
-    return FunctionTests({name: name for name in asked}, setup=setup, units=units(tests, start, asked))
+    instrumented = instrument_tests(tests, setup_tree, functions)
+    return FunctionTests({name: name for name in functions}, setup="\n".join([*imports, setup]), tests=instrumented)
 
 
-def _stdio(row: dict) -> StdioTests:
+def _parse_stdio(row: dict) -> StdioTests:
     inputs, outputs = _field(row, "inputs", list), _field(row, "outputs", list)
     _same_length(inputs, outputs)
     cases = []
@@ -171,26 +178,35 @@ def _stdio(row: dict) -> StdioTests:
     return StdioTests(tuple(cases))
 
 
-def _calls(row: dict) -> FunctionTests:
+def _parse_calls(row: dict) -> FunctionTests:
     prime = "fn_name" in row
-    entry = _name(row, "fn_name" if prime else "entry_point")
+    entry = _identifier(row, "fn_name" if prime else "entry_point")
     inputs, outputs = _field(row, "inputs", list), _field(row, "outputs", list)
     _same_length(inputs, outputs)
     if prime:
-        inputs = [[_json(line) for line in each.split("\n")] if isinstance(each, str) else each for each in inputs]
-        outputs = [_json(each) if isinstance(each, str) else each for each in outputs]
-    if not all(isinstance(each, list) for each in inputs):
+        inputs = [_prime_arguments(arguments) for arguments in inputs]
+        outputs = [_parse_json(output) if isinstance(output, str) else output for output in outputs]
+    if not all(isinstance(arguments, list) for arguments in inputs):
         raise TruthError("ground truth has inputs that are no lists: write the arguments of each call as a list")
-    accepted = [each if prime and isinstance(each, list) and len(each) == 1 else [] for each in outputs]
-    cases = tuple((args, [output, *also]) for args, output, also in zip(inputs, outputs, accepted, strict=True))
+    cases = []
+    for arguments, output in zip(inputs, outputs, strict=True):
+        # PRIME wraps some results in a list of their own, and nothing tells which: both readings are accepted.
+        wrapped = prime and isinstance(output, list) and len(output) == 1
+        cases.append((arguments, [output, *output] if wrapped else [output]))
     try:
         dump(cases)
     except ValueError as error:
         raise TruthError(f"ground truth has {error}: write flatter inputs and outputs") from None
-    return FunctionTests({"candidate": entry}, cases=cases)
+    return FunctionTests({"candidate": entry}, cases=tuple(cases))
 
 
-def _json(text: str) -> Any:
+def _prime_arguments(arguments: object) -> object:
+    if not isinstance(arguments, str):
+        return arguments
+    return [_parse_json(line) for line in arguments.split("\n")]
+
+
+def _parse_json(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
@@ -202,9 +218,9 @@ def _same_length(inputs: list, outputs: list) -> None:
         raise TruthError(f"ground truth has {len(inputs)} inputs, {len(outputs)} outputs: write one output an input")
 
 
-def _bound(tree: ast.Module) -> set[str]:
-    """Names that a source gives a meaning, wherever in it."""
-    names = set()
+def _bound_names(tree: ast.Module) -> set[str]:
+    """Returns the names that a source defines, imports or assigns anywhere."""
+    names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             names.add(node.name)
@@ -219,13 +235,13 @@ def _bound(tree: ast.Module) -> set[str]:
     return names
 
 
-def _free(tree: ast.Module) -> set[str]:
-    """Names that a source uses without giving them a meaning; none that a builtin has."""
+def _free_names(tree: ast.Module) -> set[str]:
+    """Returns the names that a source uses and does not define, without builtins."""
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-    return used - _bound(tree) - set(dir(builtins)) - {"__name__"}
+    return used - _bound_names(tree) - set(dir(builtins)) - {"__name__"}
 
 
 def _is_module(tree: ast.Module, name: str) -> bool:
-    """Whether a name is used as in ``math.pi``."""
+    """Returns True if a source uses a name like a module, as in ``math.pi``."""
     owners = (node.value for node in ast.walk(tree) if isinstance(node, ast.Attribute))
     return any(isinstance(owner, ast.Name) and owner.id == name for owner in owners)

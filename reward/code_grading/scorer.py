@@ -1,8 +1,10 @@
-"""Whether a program passes its tests, which run where it cannot touch them.
+"""Grades programs by their tests, which run in another process than the solution.
 
-Function tests (HumanEval, MBPP, calls) are split between two sandboxes (:mod:`verl_rsim.reward.sandbox.guest_program`).
-A program that reads stdin runs once a case, each time in a new sandbox that never holds the expected output. What the
-solution does to its own process changes nothing but its answers; to pass it has to know them.
+Function tests (HumanEval, MBPP, calls) are split between two sandboxes, one for the solution and one for its tests; see
+:mod:`verl_rsim.reward.sandbox.guest_program`. If both ran in one process, a solution could patch ``assert``, exit with
+0 or forge a report. Split, whatever it does to its own process changes nothing but its answers, and to pass it has to
+know them. A program that reads stdin runs once per case, each time in a new sandbox that never holds the expected
+output.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from dataclasses import dataclass
 
 from verl_rsim.reward.code_grading.program_tests import FunctionTests, StdioTests, parse_truth
 from verl_rsim.reward.sandbox.base import ProgramResult, Sandbox, SandboxError
-from verl_rsim.reward.sandbox.guest_program import EXIT_MEMORY, EXIT_SYNTAX, close, dump, load
+from verl_rsim.reward.sandbox.guest_program import EXIT_MEMORY, EXIT_SYNTAX, dump, load, nearly_equal
 from verl_rsim.reward.verdict import TruthError, Verdict
 
 MAX_CODE_CHARS = 1 << 18
@@ -28,14 +30,16 @@ _CODE = re.compile(
 
 
 def extract_code(text: str) -> str | None:
-    """The last fenced block that says it is Python, else the last that says nothing, else a text that looks like code.
+    """Returns the code of an answer, None if it has none.
 
-    A block that is never closed, as when the answer was cut short, counts up to its end.
+    The code is the last fenced block marked as Python, else the last block without a language, else the whole text if
+    it looks like code. A block that is never closed, because the answer was cut short, counts up to the text's end.
     """
     blocks = [(language.lower(), body) for language, body in _FENCE.findall(text)]
     for languages in (("python", "python3", "py"), ("",)):
-        if found := [body for language, body in blocks if language in languages]:
-            return _usable(found[-1])
+        bodies = [body for language, body in blocks if language in languages]
+        if bodies:
+            return _usable(bodies[-1])
     return _usable(text) if not blocks and _CODE.search(text) else None
 
 
@@ -44,20 +48,21 @@ def _usable(code: str) -> str | None:
 
 
 def same_output(expected: str, given: str) -> bool:
-    """Whether a program printed what it should.
+    """Returns True if a program printed what it should.
 
-    Line by line, without trailing white space and trailing empty lines; a line that differs is still right if its
-    words are equal, where a number written with a point or an exponent may be off by 1e-6 relative, or 1e-9 from 0.
+    Outputs are compared line by line, without trailing white space and trailing empty lines. A line that differs is
+    still right if its words are equal. A number that is expected with a point or an exponent may be off by a relative
+    1e-6, or by 1e-9 where 0 is expected.
     """
-    wanted, found = expected.rstrip().split("\n"), given.rstrip().split("\n")
-    return len(wanted) == len(found) and all(map(_same_line, wanted, found))
+    expected_lines, given_lines = expected.rstrip().split("\n"), given.rstrip().split("\n")
+    return len(expected_lines) == len(given_lines) and all(map(_same_line, expected_lines, given_lines))
 
 
 def _same_line(expected: str, given: str) -> bool:
     if expected.rstrip() == given.rstrip():
         return True
-    wanted, found = expected.split(), given.split()
-    return len(wanted) == len(found) and all(map(_same_word, wanted, found))
+    expected_words, given_words = expected.split(), given.split()
+    return len(expected_words) == len(given_words) and all(map(_same_word, expected_words, given_words))
 
 
 _DECIMAL = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?")
@@ -67,14 +72,15 @@ _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 def _same_word(expected: str, given: str) -> bool:
     if expected == given:
         return True
+    # Only where a float is expected: an integer must be exact, and "nan" or "inf" is never a number here.
     if not _DECIMAL.fullmatch(expected) or not _NUMBER.fullmatch(given):
         return False
-    return close(float(expected), float(given))
+    return nearly_equal(float(expected), float(given))
 
 
 @dataclass(frozen=True, slots=True)
 class ScorerStats:
-    """How many gradings run, wait for their turn, and are done."""
+    """Numbers of gradings that run, wait for a free slot, and are finished."""
 
     running: int
     waiting: int
@@ -84,87 +90,93 @@ class ScorerStats:
 class CodeScorer:
     """Scores answers to coding tasks.
 
-    A caller works itself; no more than ``workers`` do at once and the others wait, so that whoever produces answers
-    is held back to the pace of the sandbox.
+    Grading happens in the caller's thread. At most ``workers`` gradings run at once and further callers wait, so that
+    the producers of answers are held back to the pace of the sandbox.
 
     Args:
-        sandbox: where code runs.
-        workers: gradings at once.
+        sandbox: sandbox in which code runs.
+        workers: number of gradings at once.
     """
 
     def __init__(self, sandbox: Sandbox, workers: int = 2):
         self._sandbox = sandbox
-        self._turns = threading.Semaphore(workers)
+        self._slots = threading.Semaphore(workers)
         self._lock = threading.Lock()
         self._running = self._waiting = self._finished = 0
         self._closed = False
 
     def score(self, text: str, truth: str) -> Verdict:
-        """Grade an answer; once it is its turn, within the limit of wall time and a second.
+        """Grades an answer. Once it has a slot this takes at most the limit of wall time and a second.
 
         Returns:
-            ``accuracy`` 1.0 if every test passed, with ``parts["passed"]`` the fraction that did. Beside "right",
-            "wrong" and "no_answer" the reason is "syntax_error", "runtime_error", "timeout", "memory", "crash",
-            "output_limit" or "not_literal" (a result that is no plain data), as it befell the first failed test.
+            ``accuracy`` is 1.0 if every test passed; ``parts["passed"]`` is the fraction that did. ``reason`` is
+            "right", "no_answer", or the reason of the first failed test: "wrong", "syntax_error", "runtime_error",
+            "timeout", "memory", "crash", "output_limit" or "not_literal" (a result that is no plain data).
 
         Raises:
             TruthError: the tests cannot be used.
-            SandboxError: the sandbox failed, which says nothing of the answer.
+            SandboxError: the sandbox failed, which says nothing about the answer.
         """
         tests = parse_truth(truth)
         code = extract_code(text)
         if code is None:
             return Verdict(0.0, False, "no_answer", {"passed": 0.0})
-        with self._turn():
+        with self._slot():
             if isinstance(tests, StdioTests):
-                return self._play(code, tests)
-            return self._converse(code, tests)
+                return self._grade_program(code, tests)
+            return self._grade_functions(code, tests)
 
-    def _converse(self, code: str, tests: FunctionTests) -> Verdict:
-        limits = self._sandbox.limits
-        solution = f"serve({_sources(code, tests)!a}, {self._sandbox.inside()})"
-        units = [(unit.source, unit.weight, unit.sites) for unit in tests.units]
-        work = {"names": dict(tests.names), "setup": tests.setup, "units": units, "cases": tests.cases}
-        driver = f"drive({dump(work)!r}, {self._sandbox.inside()})"
-        heard = self._sandbox.converse(driver, solution, limits.wall_seconds)
-        if not heard.report.endswith(b"\n"):
-            return Verdict(0.0, True, "timeout" if heard.timed_out else "crash", {"passed": 0.0})
+    def _grade_functions(self, code: str, tests: FunctionTests) -> Verdict:
+        rlimits = self._sandbox.rlimits()
+        solution = f"serve_calls({_solution_sources(code, tests)!a}, {rlimits})"
+        sources = [(test.source, test.weight, test.assertions) for test in tests.tests]
+        job = {"names": dict(tests.names), "setup": tests.setup, "tests": sources, "cases": tests.cases}
+        result = self._sandbox.run_connected(
+            f"run_tests({dump(job)!r}, {rlimits})", solution, self._sandbox.limits.wall_seconds
+        )
+        # The newline is the last byte written: without it the tests were killed in the middle of the report, or before.
+        if not result.report.endswith(b"\n"):
+            return Verdict(0.0, True, "timeout" if result.timed_out else "crash", {"passed": 0.0})
         try:
-            passed, failed, reason, detail = load(bytes.fromhex(heard.report.decode()))
+            passed, failed, reason, detail = load(bytes.fromhex(result.report.decode()))
         except (ValueError, TypeError, KeyError) as error:
-            raise SandboxError(f"the tests sent no report but {heard.report[:80]!r}") from error
+            raise SandboxError(f"the tests sent no report but {result.report[:80]!r}") from error
         if reason == "bad_test":
-            raise TruthError(f"ground truth has tests that do not run ({detail}): mend them")
-        if heard.timed_out and reason in ("right", "crash"):
+            raise TruthError(f"ground truth has tests that do not run ({detail}): correct them")
+        # To the tests a solution that was killed at its time limit looks like one that crashed.
+        if result.timed_out and reason in ("right", "crash"):
             reason = "timeout"
         return Verdict(float(reason == "right"), True, reason, {"passed": passed / (passed + failed)})
 
-    def _play(self, code: str, tests: StdioTests) -> Verdict:
-        limits, program = self._sandbox.limits, f"play({code!a}, {self._sandbox.inside()})"
+    def _grade_program(self, code: str, tests: StdioTests) -> Verdict:
+        limits = self._sandbox.limits
+        program = f"run_program({code!a}, {self._sandbox.rlimits()})"
         deadline = time.monotonic() + limits.wall_seconds
         reasons: list[str] = []
         for case in tests.cases:
             done = self._sandbox.run(program, case.stdin, max(0.0, deadline - time.monotonic()))
-            if done.code is None and not reasons:  # later on it is the program that used the time up
+            # Not started in the full time: the machine's fault. In a later case the program has used the time up.
+            if done.code is None and not reasons:
                 raise SandboxError(f"the sandbox took more than {limits.wall_seconds:.1f} s to start")
-            reasons.append(_ending(done, case.expected))
-            if reasons[-1] in ("timeout", "syntax_error"):
+            reasons.append(_case_reason(done, case.expected))
+            if reasons[-1] in ("timeout", "syntax_error"):  # the same would happen in all further cases
                 break
         passed = reasons.count("right") / len(tests.cases)
         reason = next((reason for reason in reasons if reason != "right"), "right")
         return Verdict(float(passed == 1.0), True, reason, {"passed": passed})
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _slot(self) -> Iterator[None]:
+        """Waits for a free slot, holds it during the block, and keeps the counters."""
         with self._lock:
             self._waiting += 1
         try:
-            self._turns.acquire()
+            self._slots.acquire()
         finally:
             with self._lock:
                 self._waiting -= 1
         try:
-            if self._closed:
+            if self._closed:  # checked after the wait, in which the scorer may have been closed
                 raise SandboxError("the scorer is closed")
             with self._lock:
                 self._running += 1
@@ -175,32 +187,37 @@ class CodeScorer:
                     self._running -= 1
                     self._finished += 1
         finally:
-            self._turns.release()
+            self._slots.release()
 
     def stats(self) -> ScorerStats:
-        """The counters of this moment."""
+        """Returns the current counters."""
         with self._lock:
             return ScorerStats(self._running, self._waiting, self._finished)
 
     def close(self) -> None:
-        """Refuse what still waits; what runs ends within its limits."""
+        """Refuses the callers that still wait; gradings that run end within their limits."""
         self._closed = True
 
 
-def _sources(code: str, tests: FunctionTests) -> list[str]:
-    """What the solution's side runs, in order: an answer that starts indented goes on where the prompt stopped."""
+def _solution_sources(code: str, tests: FunctionTests) -> list[str]:
+    """Returns the sources that the solution's process runs, in order."""
+    # An answer that starts indented continues the function whose head ends the prompt.
     if tests.prompt and code.lstrip("\r\n")[:1] in (" ", "\t"):
         return [f"{tests.prompt}\n{code}"]
     return [tests.prompt, code] if tests.prompt else [code]
 
 
-_CODES = {EXIT_SYNTAX: "syntax_error", EXIT_MEMORY: "memory", 128 + signal.SIGKILL: "timeout"}
+# A SIGKILL that was not ours is the kernel's at the limit of CPU time: no SIGXCPU precedes it, since the soft limit is
+# the hard one.
+_EXIT_REASONS = {EXIT_SYNTAX: "syntax_error", EXIT_MEMORY: "memory", 128 + signal.SIGKILL: "timeout"}
 
 
-def _ending(done: ProgramResult, expected: str) -> str:
-    """Why a case passed or not; SIGKILL that was not ours is the limit of CPU time."""
-    if done.timed_out or done.overflowed:
-        return "timeout" if done.timed_out else "output_limit"
+def _case_reason(done: ProgramResult, expected: str) -> str:
+    """Returns the reason why a case passed or failed."""
+    if done.timed_out:
+        return "timeout"
+    if done.overflowed:
+        return "output_limit"
     if done.code:
-        return _CODES.get(done.code, "crash" if done.code > 128 else "runtime_error")
+        return _EXIT_REASONS.get(done.code, "crash" if done.code > 128 else "runtime_error")
     return "right" if same_output(expected, done.output.decode("utf-8", "replace")) else "wrong"

@@ -1,0 +1,1 @@
+"""Extracts answers to mathematical questions and compares them with ground truths."""

@@ -1,6 +1,6 @@
-"""The left side of an answer that names what it gives: ``x = 5``, ``\\angle ABC = 90°``, ``total cost = $5``.
+"""Separates an answer from the name on its left side: ``x = 5``, ``\\angle ABC = 90°``, ``total cost = $5``.
 
-Only names: ``\\sqrt x = 5``, ``|x| = 5`` and ``x^{-1} = 5`` say something else than 5.
+Only names are removed: the left sides of ``\\sqrt x = 5``, ``|x| = 5`` and ``x^{-1} = 5`` change the answer.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from verl_rsim.reward.math_grading.normalize import squash
-from verl_rsim.reward.math_grading.vocabulary import NAMES
+from verl_rsim.reward.math_grading.vocabulary import LABEL_WORDS
 
 _GREEK = (
     r"\\(?:alpha|beta|gamma|Gamma|delta|Delta|epsilon|varepsilon|zeta|eta|theta|Theta|kappa|lambda|Lambda|mu|nu|xi|rho|"
@@ -17,7 +17,8 @@ _GREEK = (
 _SUBSCRIPT = r"(?<=[A-Za-z'])_(?:\{\w+\}|\w)"
 _SYMBOL = rf"(?:[A-Za-z]|{_GREEK})'*(?:{_SUBSCRIPT})?'*"
 _ARGUMENTS = r"\s*\(\s*\w+(?:\s*,\s*\w+)*\s*\)"
-# The branches of the last repetition begin with different letters: else a sentence would take for ever to be no name.
+# The branches of the last repetition begin with different characters. If two could match the same text, a sentence that
+# is no name would take exponential time to be rejected.
 _NAME = re.compile(
     rf"""(
     m?\s*\\(?:angle|triangle|vec|overline|overrightarrow|hat|bar|mathcal|mathbb)(?![A-Za-z])\s*\{{?\s*{_SYMBOL}[A-Z]{{0,3}}\}}?
@@ -33,19 +34,19 @@ _WORD = re.compile(r"[A-Za-z]+(?:'s)?")
 
 
 def name_of(text: str) -> str | None:
-    """What the text names, in one spelling; None if it does not begin with a name and an equals sign."""
+    """Returns the name at the start of a text, in one spelling; None if there is no name with an equals sign."""
     found = _named(text)
     return squash(found.group(1)) if found else None
 
 
-def unnamed(text: str) -> str:
-    """``x = 5`` as ``5``; the left side must be a name, not an expression."""
+def strip_name(text: str) -> str:
+    """Returns ``5`` for ``x = 5``; the left side must be a name, not an expression."""
     found = _named(text)
     return text[found.end() :] if found else text
 
 
-def stated(text: str) -> str:
-    """What is said to be about something is what is said, unless it is but a name: then it is about that."""
+def strip_approximation(text: str) -> str:
+    """Returns ``\\pi`` for ``\\pi \\approx 3.14``; if the left side is a name, ``x=3.14`` for ``x \\approx 3.14``."""
     left, sign, right = text.partition("\\approx")
     if not sign or not left.strip():
         return text
@@ -53,7 +54,7 @@ def stated(text: str) -> str:
 
 
 def names_agree(given: str, wanted: str) -> bool:
-    """Whether two answers name the same thing, or one of them names nothing."""
+    """Returns True if two answers have the same name, or one of them has none."""
     left, right = name_of(given), name_of(wanted)
     return left is None or right is None or left == right
 
@@ -64,11 +65,11 @@ def _named(text: str) -> re.Match[str] | None:
 
 
 def _is_name(name: str) -> bool:
-    """Whether its words are names; a sequence of letters would be a product."""
+    """Returns True if all words of a left side are names; several single letters would be a product."""
     if not name or re.search(r"[|\[(\\](?!text\{)", name):
-        return bool(name)  # the pattern has seen to these
+        return bool(name)  # symbols and commands: the pattern admits only names
     plain = name.replace("\\text{", " ").replace("}", " ")
     listed = [word.removesuffix("'s") for word in _WORD.findall(re.sub(r"_\{?\s*\w+", "", plain))]
     others = [word for word in listed if len(word) > 1 and not (len(word) <= 4 and word.isupper())]
     symbols = [word for word in listed if word not in others and not (word == "a" and others)]
-    return len(symbols) <= 1 and all(word.lower() in NAMES for word in others)
+    return len(symbols) <= 1 and all(word.lower() in LABEL_WORDS for word in others)

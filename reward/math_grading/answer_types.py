@@ -1,4 +1,7 @@
-"""The type of a source's answers, and whether a ground truth is of use; starts no process, for data preparation too."""
+"""Maps data sources to the types of their answers, and checks ground truths.
+
+It starts no process, so that data preparation can use it as well.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from verl_rsim.reward.verdict import TruthError
 
 MAX_TRUTH_CHARS = 5000
 DEFAULT_TYPE = AnswerType.MATH
-"""The type of answers without a data source and, with a warning, of unknown sources."""
+"""Type of answers without a data source and, with a warning, of unknown sources."""
 
 SOURCES: Mapping[str, AnswerType] = {
     "openai/gsm8k": AnswerType.NUMBER,
@@ -44,14 +47,15 @@ SOURCES: Mapping[str, AnswerType] = {
     "finance_synthetic": AnswerType.FINANCIAL,
     **{f"{kind.value}_synthetic": kind for kind in AnswerType},
 }
-"""``data_source`` (or a shell pattern of it) to the type of its answers: verl's names and our own."""
+"""``data_source`` (or a shell pattern of it) -> type of its answers: verl's names and this project's."""
 
 
 class AnswerTypes:
-    """The types of the answers of all sources.
+    """Finds the type of a source's answers.
 
     Args:
-        sources: ``data_source`` or a shell pattern of it to the type of its answers; goes before :data:`SOURCES`.
+        sources: ``data_source``, or a shell pattern of it -> type of its answers; takes precedence over
+            :data:`SOURCES`.
     """
 
     def __init__(self, sources: Mapping[str, AnswerType] | None = None):
@@ -59,7 +63,7 @@ class AnswerTypes:
         self._types: dict[str, AnswerType] = {}
 
     def of(self, data_source: str | AnswerType | None) -> AnswerType:
-        """The type of a source's answers; the default, with one warning, if the source is unknown."""
+        """Returns the type of a source's answers; for an unknown source the default, with one warning."""
         if isinstance(data_source, AnswerType):
             return data_source
         if data_source is None:
@@ -76,10 +80,10 @@ class AnswerTypes:
         return self._types[data_source]
 
     def check_truth(self, truth: str, data_source: str | AnswerType | None = None) -> AnswerType:
-        """The type of a ground truth's answers, with AUTO resolved.
+        """Checks a ground truth and returns the type of its answers, with AUTO resolved.
 
         Raises:
-            TruthError: it cannot be used: empty, too long, or not of its type.
+            TruthError: the ground truth cannot be used: it is empty, too long, or not of its type.
         """
         if len(truth) > MAX_TRUTH_CHARS:
             raise TruthError(f"ground truth {truth[:80]!r}... has {len(truth)} characters, more than {MAX_TRUTH_CHARS}")

@@ -1,13 +1,14 @@
-"""The types of answers, and when an answer of each type is right.
+"""Defines the types of answers and compares an answer with a ground truth by the rules of its type.
 
-Everything here is plain string and fraction work, cheap enough for any thread; only expressions that need a computer
-algebra system go to the ``equal`` that the caller passes in. Conventions worth knowing:
+Everything here is plain work on strings and fractions, cheap enough for any thread. Only expressions that need a
+computer algebra system go to the function ``equal`` that the caller passes in. Conventions:
 
 * A number must be given as a number: no ``23 \\times 49`` for 1127, no ``\\sqrt{25}`` or ``10/2`` for 5, no ``6 = 5``.
-* A percent sign is a unit: 30% is right for 30%, 30 and, where the truth carries the sign, 0.3 is right for 30%; 500%
-  is wrong for 5, and 30% for 0.3. In FINANCIAL answers the sign and the factor 100 are both accepted.
-* A unit may be left out, and is ignored where the truth has none; another unit than the truth's is wrong, even if it
-  converts.
+* A percent sign is a unit. 30% is right for 30% and for 30. Where the truth carries the sign, 30 and 0.3 are right for
+  30%. 500% is wrong for 5, and 30% is wrong for 0.3. FINANCIAL answers may differ from the truth by the sign and the
+  factor 100.
+* A unit may be left out, and is ignored where the truth has none. Another unit than the truth's is wrong, even if it
+  could be converted.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from __future__ import annotations
 import re
 from enum import Enum
 from fractions import Fraction
+from itertools import product
 
-from verl_rsim.reward.math_grading.answer_labels import stated, unnamed
+from verl_rsim.reward.math_grading.answer_labels import strip_approximation, strip_name
 from verl_rsim.reward.math_grading.equivalence import Equal, same_expression, same_quantity
 from verl_rsim.reward.math_grading.extract import Fallback
 from verl_rsim.reward.math_grading.multiple_choice import option, truth_value
@@ -26,11 +28,11 @@ from verl_rsim.reward.math_grading.sequences import parts
 from verl_rsim.reward.verdict import TruthError
 
 NEAR_ZERO = Fraction(1, 10**9)
-"""How far from a truth of 0 an answer up to a tolerance may be; all other tolerances are relative."""
+"""Absolute tolerance where the truth is 0; all other tolerances are relative."""
 
 
 class AnswerType(str, Enum):
-    """What kind of answer a ground truth is."""
+    """Types of answers: each compares by rules of its own."""
 
     MATH = "math"
     """Anything LaTeX can say: numbers, expressions, equations, sets, intervals, tuples, matrices, words."""
@@ -47,13 +49,13 @@ class AnswerType(str, Enum):
     BOOL = "bool"
     """True or false; yes and no are the same."""
     YES_NO = "yes_no"
-    """As BOOL."""
+    """The same as BOOL."""
     OPTION = "option"
     """The letter of a choice, A to J; never its value."""
     STRING = "string"
     """Words, compared without regard to case and spacing."""
     DATE = "date"
-    """As STRING: dates are not converted."""
+    """The same as STRING: dates are not converted."""
     AUTO = "auto"
     """BOOL, OPTION, LIST, INTEGER, FLOAT or MATH, by the form of each ground truth (as in TheoremQA)."""
 
@@ -69,7 +71,7 @@ _IN_PARENTHESES = re.compile(r"([$€£¥₹]?)\s*\(\s*([$€£¥₹]?\s*[\d.][^
 
 
 def resolve(kind: AnswerType, truth: str) -> AnswerType:
-    """The type itself, or for AUTO the one that the form of the ground truth shows; FINANCIAL may be yes or no."""
+    """Returns the type by which to compare: for AUTO by the form of the truth, for a FINANCIAL yes or no YES_NO."""
     wanted = tidy(truth)
     if kind is AnswerType.FINANCIAL and truth_value(wanted) is not None:
         return AnswerType.YES_NO
@@ -88,20 +90,20 @@ def resolve(kind: AnswerType, truth: str) -> AnswerType:
 
 
 def fallback(kind: AnswerType) -> Fallback:
-    """Where the answer is in a text that marks none."""
+    """Returns the place to look for an answer of this type in a text that marks none."""
     if kind is AnswerType.OPTION:
         return Fallback.OPTION
     return Fallback.LINE if kind in _BOOLS | _STRINGS else Fallback.NUMBER
 
 
 def require_usable(kind: AnswerType, truth: str) -> None:
-    """Check a ground truth against its type, which is not AUTO.
+    """Checks that a ground truth is of its type, which is not AUTO.
 
     Raises:
-        TruthError: no answer could ever be right, or what would be is anyone's guess.
+        TruthError: no answer could be right, or it is unclear which would be.
     """
     wanted = tidy(truth)
-    number = quantity(unnamed(wanted))
+    number = quantity(strip_name(wanted))
     problem = ""
     if not wanted:
         problem = "it is empty"
@@ -122,7 +124,15 @@ def require_usable(kind: AnswerType, truth: str) -> None:
 
 
 def judge(answer: str, truth: str, kind: AnswerType, tolerance: float, equal: Equal) -> bool:
-    """Whether an answer is right; raises what ``equal`` raises. The type is not AUTO."""
+    """Returns True if an answer is right; raises what ``equal`` raises.
+
+    Args:
+        answer: extracted answer.
+        truth: ground truth.
+        kind: type of the answer, not AUTO.
+        tolerance: relative tolerance of FLOAT, FINANCIAL and LIST answers.
+        equal: compares two expressions by a computer algebra system.
+    """
     given, wanted = tidy(answer), tidy(truth)
     if not given:
         return False
@@ -136,8 +146,9 @@ def judge(answer: str, truth: str, kind: AnswerType, tolerance: float, equal: Eq
         return words(given) == words(wanted)
     if kind is AnswerType.LIST:
         found, target = _members(given), _members(wanted)
-        pairs = zip(found, target, strict=False)
-        return len(found) == len(target) and all(_close(one, other, tolerance, equal) for one, other in pairs)
+        if len(found) != len(target):
+            return False
+        return all(_close(one, other, tolerance, equal) for one, other in zip(found, target, strict=True))
     if kind is AnswerType.FINANCIAL:
         return _same_amount(_amount(given), _amount(wanted), tolerance)
     if kind is AnswerType.FLOAT:
@@ -153,13 +164,14 @@ def _members(text: str) -> list[str]:
 
 
 def _near(given: Fraction, wanted: Fraction, tolerance: float) -> bool:
+    # Fractions, so that a value at the very edge of the tolerance is not decided by the rounding of floats.
     return abs(given - wanted) <= (abs(wanted) * Fraction(tolerance) if wanted else NEAR_ZERO)
 
 
 def _close(given: str, wanted: str, tolerance: float, equal: Equal) -> bool:
-    """Whether a number, or a closed form without an operation left to do, is within the tolerance."""
-    given = unnamed(stated(given))
-    found, target = quantity(given), quantity(unnamed(wanted))
+    """Returns True if a number, or a closed form without an operation left to do, is within the tolerance."""
+    given = strip_name(strip_approximation(given))
+    found, target = quantity(given), quantity(strip_name(wanted))
     if target is None:
         return False
     if found is None:
@@ -173,8 +185,8 @@ def _close(given: str, wanted: str, tolerance: float, equal: Equal) -> bool:
 
 
 def _amount(text: str) -> Quantity | None:
-    """The amount a text names; in parentheses it is negative, as in accounts."""
-    text = unnamed(stated(text))
+    """Returns the amount of money a text states; in parentheses it is negative, as in accounting."""
+    text = strip_name(strip_approximation(text))
     if negative := _IN_PARENTHESES.fullmatch(text):
         text = f"{negative.group(1)}-{negative.group(2)}{negative.group(3)}".replace("-$", "$-")
     return quantity(text)
@@ -184,12 +196,14 @@ def _same_amount(found: Quantity | None, target: Quantity | None, tolerance: flo
     if found is None or target is None or (found.currency and target.currency and found.currency != target.currency):
         return False
     readings, wanted = {found.value}, {target.value}
+    # Tables give amounts in millions without saying so: where one side says "million" and the other does not, the bare
+    # numerals may agree as well. The same holds for a percent sign.
     if target.scale == 1:
-        readings.add(found.numeral / (100 if found.percent else 1))  # its "million" is the table's
+        readings.add(found.numeral / (100 if found.percent else 1))
     elif found.scale == 1:
         wanted.add(target.numeral / (100 if target.percent else 1))
     if target.percent and not found.percent:
         wanted.add(target.numeral)
     if found.percent and not target.percent:
         readings.add(found.numeral)
-    return any(_near(given, value, tolerance) for given in readings for value in wanted)
+    return any(_near(given, value, tolerance) for given, value in product(readings, wanted))

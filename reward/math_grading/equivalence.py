@@ -1,7 +1,10 @@
-"""When two mathematical answers are the same: structure and exact numbers here, algebra by the caller's parser.
+"""Compares two mathematical answers: structure and exact numbers here, algebra by the caller's parser.
 
-Lists, sets, tuples, intervals and matrices are taken apart and compared piece by piece, numbers exactly, words as
-words. What remains, expressions with symbols, roots or functions, goes to ``equal``.
+Lists, sets, tuples, intervals and matrices are taken apart and compared member by member, numbers exactly, words as
+words. The rest (expressions with symbols, roots or functions) goes to ``equal``.
+
+The ``_same_...`` functions return None where the truth is not of the form that they compare, so that the next one
+decides.
 """
 
 from __future__ import annotations
@@ -9,9 +12,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from verl_rsim.reward.math_grading.answer_labels import name_of, names_agree, stated, unnamed
+from verl_rsim.reward.math_grading.answer_labels import name_of, names_agree, strip_approximation, strip_name
 from verl_rsim.reward.math_grading.multiple_choice import option, truth_value
 from verl_rsim.reward.math_grading.normalize import split, squash, unwrap, words
 from verl_rsim.reward.math_grading.quantities import Quantity, quantity, same_number
@@ -19,10 +22,10 @@ from verl_rsim.reward.math_grading.sequences import collection, parts
 from verl_rsim.reward.math_grading.units import unit_of
 
 Equal = Callable[[str, str, float], bool]
-"""Whether two expressions are equal, up to a relative tolerance (0: exactly): math-verify in a worker."""
+"""Returns True if two expressions are equal, up to a relative tolerance (0: exactly): math-verify in a worker."""
 
 MAX_PAIRED = 20
-"""So many members without an identical partner are compared pair by pair in the caller; more are left to a worker."""
+"""Largest number of members without an identical partner that are compared pair by pair outside of a worker."""
 _NOTHING = frozenset(
     {
         r"\emptyset",
@@ -46,15 +49,15 @@ _BARE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{4,}")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _FUNCTION_NAMES = "sqrt sinh cosh tanh asin acos atan arcsin arccos arctan frac text"
 _FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
-_SAID = re.compile(r"\\text\{([^{}]*)\}")
+_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _OPERATION = re.compile(r"\\(?:int|sum|prod|lim|binom|gcd|lcm|det|max|min)(?![A-Za-z])|!|\\frac\{d\}")
 _MODULUS = re.compile(r"\s*\\(?:pmod|bmod|mod)\s*\{?\s*(\d+)\s*\}?$")
 _BASE = re.compile(r"([0-9A-F]+)_\{?(\d+)\}?")
 
 
 def same_expression(given: str, wanted: str, equal: Equal) -> bool:
-    """Whether two tidied answers are the same; raises what ``equal`` raises."""
-    given = stated(given)
+    """Returns True if two tidied answers are the same; raises what ``equal`` raises."""
+    given = strip_approximation(given)
     if given == wanted:
         return True
     if (verdict := same_quantity(given, wanted)) is not None:
@@ -70,13 +73,15 @@ def same_expression(given: str, wanted: str, equal: Equal) -> bool:
 
 
 def same_quantity(given: str, wanted: str, is_number: bool = False) -> bool | None:
-    """Whether a tidied answer is the wanted number with its unit; None if none is wanted.
+    """Returns True if a tidied answer is the number of the truth, with its unit; None if the truth is no number.
 
     Args:
-        is_number: the truth is known to be one, so that a letter behind it is a unit and no variable.
+        given: tidied answer.
+        wanted: tidied ground truth.
+        is_number: True if the truth is known to be a number, so that a letter after it is a unit and no variable.
     """
-    given = stated(given)
-    number, answer = quantity(unnamed(wanted)), quantity(unnamed(unwrap_set(given)))
+    given = strip_approximation(given)
+    number, answer = quantity(strip_name(wanted)), quantity(strip_name(unwrap_set(given)))
     if number is None or not (is_number or number.clear or (answer and answer.clear and answer.unit == number.unit)):
         return None
     number = replace(number, clear=True)
@@ -98,7 +103,7 @@ def _same_words(given: str, wanted: str) -> bool | None:
 
 
 def unwrap_set(text: str) -> str:
-    """``\\{5\\}`` as ``5``: the only element of a set is the answer."""
+    """Returns ``5`` for ``\\{5\\}``: the only element of a set is the answer."""
     return text[2:-2].strip() if text.startswith("\\{") and text.endswith("\\}") else text
 
 
@@ -106,21 +111,21 @@ def unwrap_set(text: str) -> str:
 
 
 def _same_list(given: str, wanted: str, equal: Equal) -> bool | None:
-    """Several solutions without brackets: in any order, a set or a list."""
+    """Compares several solutions without brackets: in any order, as a set or a list."""
     members = parts(wanted)
     if len(members) == 1:
-        return False if len(parts(given)) > 1 and collection(unnamed(wanted)) is None else None
+        return False if len(parts(given)) > 1 and collection(strip_name(wanted)) is None else None
     found = collection(given)
     if found and found.opening != "\\{":
         return False
     answers = found.members if found else parts(given)
     if len({name_of(member) for member in members}) > 1 and not all(name_of(answer) for answer in answers):
-        return _in_order(answers, members, equal)  # of several unknowns, and does not say which is which
+        return _in_order(answers, members, equal)  # solutions of several unknowns: only their order says which is which
     return _any_order(answers, members, equal)
 
 
 def _same_collection(given: str, wanted: str, equal: Equal) -> bool | None:
-    target, found = collection(unnamed(wanted)), collection(unnamed(given))
+    target, found = collection(strip_name(wanted)), collection(strip_name(given))
     if target is None:
         return None
     bare = found is None
@@ -142,10 +147,11 @@ def _in_order(given: Sequence[str], wanted: Sequence[str], equal: Equal) -> bool
 def _any_order(given: Sequence[str], wanted: Sequence[str], equal: Equal) -> bool:
     if len(given) != len(wanted):
         return False
-    given_counts, wanted_counts = (Counter(map(_exactly, members)) for members in (given, wanted))
+    given_counts, wanted_counts = (Counter(map(_exact_key, members)) for members in (given, wanted))
     left, targets = _surplus(given, given_counts & wanted_counts), _surplus(wanted, given_counts & wanted_counts)
     if len(targets) > MAX_PAIRED:
-        equal(left[0], targets[0], 0.0)  # so that the quadratic rest is done where time is bounded
+        # The pairing below takes quadratic time. An ``equal`` that works only where time is bounded raises here.
+        equal(left[0], targets[0], 0.0)
     for target in targets:
         match = next((member for member in left if same_expression(member, target, equal)), None)
         if match is None:
@@ -154,17 +160,18 @@ def _any_order(given: Sequence[str], wanted: Sequence[str], equal: Equal) -> boo
     return True
 
 
-def _exactly(member: str) -> Quantity | str:
+def _exact_key(member: str) -> Quantity | str:
     number = quantity(member)
     return member if number is None or not number.clear else number
 
 
 def _surplus(members: Sequence[str], matched: Counter[Quantity | str]) -> list[str]:
-    """The members without those that have an identical partner."""
+    """Returns the members that have no identical partner."""
     matched = matched.copy()
     rest = []
     for member in members:
-        if matched[key := _exactly(member)] > 0:
+        key = _exact_key(member)
+        if matched[key] > 0:
             matched[key] -= 1
         else:
             rest.append(member)
@@ -181,33 +188,50 @@ _REALS = frozenset({r"\mathbb{R}", r"\R", r"\Reals", "all real numbers", "all re
 
 
 def _same_region(given: str, wanted: str, equal: Equal) -> bool | None:
-    """Intervals, their unions and inequalities, each of which may stand for the other."""
-    if not any(
-        _RELATION.search(text) or "\\cup" in text or words(text) in _REALS or text in _REALS for text in (given, wanted)
-    ):
+    """Compares intervals, their unions and inequalities; an interval may be given as an inequality and vice versa."""
+    if not (_may_be_region(given) or _may_be_region(wanted)):
         return None
-    found, target = _region(given), _region(wanted)
-    if found is None or target is None or (found[0] and target[0] and found[0] != target[0]):
+    region, target = _region(given), _region(wanted)
+    if region is None or target is None:
         return None
-    return _any_order(found[1], target[1], equal)
+    if region.variable and target.variable and region.variable != target.variable:
+        return None
+    return _any_order(region.intervals, target.intervals, equal)
 
 
-def _region(text: str) -> tuple[str, list[str]] | None:
-    """The variable, if named, and the intervals of a union."""
+def _may_be_region(text: str) -> bool:
+    return bool(_RELATION.search(text)) or "\\cup" in text or words(text) in _REALS or text in _REALS
+
+
+@dataclass(frozen=True, slots=True)
+class _Region:
+    """Union of intervals; ``variable`` is "" if it is not named."""
+
+    variable: str
+    intervals: list[str]
+
+
+def _region(text: str) -> _Region | None:
+    """Parses a union of intervals or inequalities; None if the text is neither."""
     text = unwrap(text, "{", "}")
     if text in _REALS or words(text) in _REALS:
-        return "", [r"(-\infty,\infty)"]
+        return _Region("", [r"(-\infty,\infty)"])
     if _RELATION.search(text):
-        pieces = [_from_inequality(piece) for piece in split(text, _OR)]
-        names = {piece[0] for piece in pieces if piece}
-        return (names.pop(), [piece[1] for piece in pieces if piece]) if all(pieces) and len(names) == 1 else None
-    pieces_of_union = split(unnamed(text), _UNION)
+        names, intervals = set(), []
+        for piece in split(text, _OR):
+            inequality = _from_inequality(piece)
+            if inequality is None:
+                return None
+            names.add(inequality[0])
+            intervals.append(inequality[1])
+        return _Region(names.pop(), intervals) if len(names) == 1 else None
+    pieces_of_union = split(strip_name(text), _UNION)
     brackets = all(collection(piece) for piece in pieces_of_union)
-    return (name_of(text) or "", pieces_of_union) if brackets else None
+    return _Region(name_of(text) or "", pieces_of_union) if brackets else None
 
 
 def _from_inequality(text: str) -> tuple[str, str] | None:
-    """``1 < x \\leq 2`` as the variable and ``(1,2]``."""
+    """Returns ``x`` and ``(1,2]`` for ``1 < x \\leq 2``; None if the text is no inequality of one variable."""
     sides = [side.strip() for side in _RELATION.split(text)]
     signs = _RELATION.findall(text)
     if len(signs) not in (1, 2):
@@ -235,26 +259,37 @@ def _from_inequality(text: str) -> tuple[str, str] | None:
 _MATRIX = re.compile(r"\\begin\{([pbBvV]?matrix|array)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", re.DOTALL)
 
 
-def _matrix(text: str) -> tuple[bool, list[list[str]]] | None:
-    """Whether it is a determinant, and the cells row by row."""
-    found = _MATRIX.fullmatch(text.strip("()[] "))
-    if not found or "\\begin" in found.group(2):
+@dataclass(frozen=True, slots=True)
+class _Matrix:
+    """Cells of a matrix row by row; vertical bars around it make it a determinant."""
+
+    is_determinant: bool
+    rows: list[list[str]]
+
+
+def _matrix(text: str) -> _Matrix | None:
+    """Parses a matrix; None if the text is none, or has matrices inside of it."""
+    match = _MATRIX.fullmatch(text.strip("()[] "))
+    if not match or "\\begin" in match.group(2):
         return None
-    rows = [row for row in found.group(2).split("\\\\") if row.strip()]
-    return found.group(1) in ("vmatrix", "Vmatrix"), [[cell.strip() for cell in row.split("&")] for row in rows]
+    rows = []
+    for row in match.group(2).split("\\\\"):
+        if row.strip():
+            rows.append([cell.strip() for cell in row.split("&")])
+    return _Matrix(match.group(1) in ("vmatrix", "Vmatrix"), rows)
 
 
 def _same_matrix(given: str, wanted: str, equal: Equal) -> bool | None:
-    target, found = _matrix(unnamed(wanted)), _matrix(unnamed(given))
-    if target is None or found is None:
+    target, matrix = _matrix(strip_name(wanted)), _matrix(strip_name(given))
+    if target is None or matrix is None:
         return None if target is None else False
-    if target[0] != found[0] or len(target[1]) != len(found[1]):
+    if target.is_determinant != matrix.is_determinant or len(target.rows) != len(matrix.rows):
         return False
-    return all(_in_order(a, b, equal) for a, b in zip(found[1], target[1], strict=True))
+    return all(_in_order(row, other, equal) for row, other in zip(matrix.rows, target.rows, strict=True))
 
 
 def _same_in_base(given: str, wanted: str, equal: Equal) -> bool | None:
-    """``1011_2``: the base may be left out, the digits must be the same."""
+    """Compares numbers in a base, ``1011_2``: the base may be left out, the digits must be the same."""
     target = _BASE.fullmatch(squash(wanted))
     if target is None:
         return None
@@ -266,12 +301,12 @@ def _same_in_base(given: str, wanted: str, equal: Equal) -> bool | None:
 
 def _same_formula(given: str, wanted: str, equal: Equal) -> bool:
     if set(_OPERATION.findall(given)) - set(_OPERATION.findall(wanted)):
-        return False  # an integral or a sum that has yet to be worked out
-    (formula, unit), (target, wanted_unit) = _without_unit(unnamed(given)), _without_unit(unnamed(wanted))
-    if [words(said) for said in _SAID.findall(formula)] != [words(said) for said in _SAID.findall(target)]:
-        return False  # math-verify passes over it
+        return False  # an integral or a sum that is still to be worked out, which sympy would do
+    (formula, unit), (target, wanted_unit) = _without_unit(strip_name(given)), _without_unit(strip_name(wanted))
+    if [words(text) for text in _TEXT.findall(formula)] != [words(text) for text in _TEXT.findall(target)]:
+        return False  # math-verify would ignore the words
     if any(word not in _FUNCTIONS and word not in wanted for word in _BARE.findall(formula)):
-        return False  # prose; letters of a word are no product
+        return False  # prose: math-verify would read a word as a product of its letters
     if "=" in formula or "=" in target:
         return "=" in given and "=" in wanted and equal(given, wanted, 0.0)
     if unit and wanted_unit and unit != wanted_unit:
@@ -280,7 +315,7 @@ def _same_formula(given: str, wanted: str, equal: Equal) -> bool:
 
 
 def _without_unit(text: str) -> tuple[str, str]:
-    """``9\\pi\\text{ cm}^2`` as ``9\\pi`` and ``cm^2``; a modulus counts as a unit."""
+    """Returns ``9\\pi`` and ``cm^2`` for ``9\\pi\\text{ cm}^2``; a modulus counts as a unit."""
     if modulus := _MODULUS.search(text):
         return text[: modulus.start()], modulus.group(1)
     start = text.find("\\text{", 1)

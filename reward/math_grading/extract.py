@@ -1,7 +1,8 @@
-"""The answer that a text states. Linear in the text's length; what the answer means is not decided here.
+"""Extracts from a text the answer that it states, in time linear in its length.
 
-The order is: the last complete ``\\boxed``, else the last ``####`` or "answer is", else what the type of
-the answer allows: the last number, the last option letter or the last line. Several boxes are one answer, the last.
+The answer is the content of the last complete ``\\boxed``; else what follows the last ``####`` or "answer is"; else,
+by the type of the answer, the last number, the last option letter or the last line. Of several boxes the last is the
+answer. The answer is not interpreted here.
 """
 
 from __future__ import annotations
@@ -10,18 +11,18 @@ import re
 from collections import deque
 from enum import Enum
 
-from verl_rsim.reward.math_grading.vocabulary import LEADS
+from verl_rsim.reward.math_grading.vocabulary import LEADING_WORDS
 
 MAX_BOX_CHARS = 10_000
-"""A box that is still open after so many characters is not closed for us."""
+"""Longest content of a box; a box that is not closed by then is ignored."""
 MAX_BOXES = 20
-"""Broken boxes looked at, from the last one backwards."""
+"""Broken boxes examined, from the last one backwards; bounds the time for a text full of them."""
 TAIL_CHARS = 20_000
-"""Without a box, the answer is looked for in the end of the text only."""
+"""Length of the end of the text that is searched where there is no box."""
 
 
 class Fallback(Enum):
-    """Where an answer is when the text marks none."""
+    """Places to look for the answer of a text that marks none."""
 
     NUMBER = "number"
     OPTION = "option"
@@ -33,7 +34,7 @@ _BRACE = re.compile(r"\\[{}\\]|[{}]")
 
 
 def last_boxed(text: str) -> str | None:
-    """Content of the last ``\\boxed{...}`` or ``\\fbox{...}`` with balanced braces, or the word after a bare one.
+    """Returns the content of the last complete ``\\boxed{...}`` or ``\\fbox{...}``, or the word after a bare one.
 
     Returns:
         None if there is no such box.
@@ -46,22 +47,22 @@ def last_boxed(text: str) -> str | None:
             break
         opening = _BOX.match(text, start)
         if opening and (span := _span(text, opening.end())):
+            # Going backwards: a box that ends before the one found begins is an earlier one. Else it encloses it.
             if last and span[1] < last[1]:
-                break  # it ends before the last one begins; otherwise the last one is inside it
+                break
             last = span
-    content = text[slice(*last)].strip() if last else None
-    if (
-        content
-        and (inner := _BOX.match(content))
-        and (span := _span(content, inner.end()))
-        and span[1] >= len(content) - 1
-    ):
-        return content[slice(*span)].strip()
-    return content
+    return _unwrap_box(text[slice(*last)].strip()) if last else None
+
+
+def _unwrap_box(content: str) -> str:
+    """Returns the content of the inner box if a box holds nothing but another box."""
+    inner = _BOX.match(content)
+    span = _span(content, inner.end()) if inner else None
+    return content[slice(*span)].strip() if span and span[1] >= len(content) - 1 else content
 
 
 def _span(text: str, begin: int) -> tuple[int, int] | None:
-    """Where the content of a box begins and ends, given the end of its command."""
+    """Returns the start and end of a box's content, given the end of its command; None if it is not closed."""
     begin += len(text[begin : begin + MAX_BOX_CHARS]) - len(text[begin : begin + MAX_BOX_CHARS].lstrip())
     if not text.startswith("{", begin):
         word = re.compile(r"[^\s${}]*[^\s${}.,;:]").match(text, begin, begin + MAX_BOX_CHARS)
@@ -86,11 +87,11 @@ _OPTION = re.compile(r"\(([A-J])\)|(?:option|choice)(?::|\s+is:?)?\s+\(?([A-J])\
 
 
 def find_answer(text: str, fallback: Fallback = Fallback.NUMBER) -> str | None:
-    """The answer a text states, as it stands there; None if it states none."""
+    """Returns the answer that a text states, as written there; None if it states none."""
     if (boxed := last_boxed(text)) is not None:
         return boxed or None
     tail = text[-TAIL_CHARS:]
-    hashes, statement = _last(_HASHES, tail), _last(_ANSWER_IS, tail)
+    hashes, statement = _last_match(_HASHES, tail), _last_match(_ANSWER_IS, tail)
     if hashes and (not statement or hashes.start() > statement.start()):
         return _statement(hashes.group(1))
     if statement:
@@ -105,12 +106,13 @@ def find_answer(text: str, fallback: Fallback = Fallback.NUMBER) -> str | None:
     return numbers[-1].rstrip(",") if numbers else None
 
 
-def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    # A deque of one: a list of all matches would take memory in proportion to a hostile text.
     return deque(pattern.finditer(text), maxlen=1)[0] if pattern.search(text) else None
 
 
 def _statement(line: str) -> str | None:
-    """The answer in the words after "answer is": the formula they begin with, or their only number, or all of them."""
+    """Returns the answer in the words after "answer is": the formula at their start, their only number, or all."""
     words = line[: 4 * TAIL_CHARS]
     if lead := _LEAD.match(words):
         words = words[lead.end() :]
@@ -121,15 +123,16 @@ def _statement(line: str) -> str | None:
     if end := _SENTENCE_END.search(words, 1):
         words = words[: end.start()]
     words = words.replace("**", "").strip().rstrip(".,;:").strip()
-    if words and len(found := _NUMBER.findall(words)) == 1 and not re.search(r"[\\=+^{}<>]|\b(?:or|not)\b", words):
-        start = words.index(found[0])
-        return words[start:] if _leads(words[:start]) else words
+    numbers = _NUMBER.findall(words)
+    if len(numbers) == 1 and not re.search(r"[\\=+^{}<>]|\b(?:or|not)\b", words):
+        start = words.index(numbers[0])
+        return words[start:] if _only_leads_in(words[:start]) else words
     return words or None
 
 
-def _leads(words: str) -> bool:
-    """Whether words before a number leave it as it is: "the total cost," but not "twice" or "the square root of"."""
+def _only_leads_in(words: str) -> bool:
+    """Returns True if words before a number do not change it: "the total cost," but not "twice" or "the root of"."""
     if not re.fullmatch(r"[A-Za-z ,:']*", words):
         return False
     names = re.findall(r"[A-Za-z]+(?='s\b)?", words.replace("'s", ""))
-    return all(len(name) == 1 or name.lower() in LEADS for name in names)
+    return all(len(name) == 1 or name.lower() in LEADING_WORDS for name in names)

@@ -1,4 +1,4 @@
-"""Answers that choose: the letter of an option, yes or no."""
+"""Parses answers that choose: the letter of an option, yes or no."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ _ANOTHER = re.compile(r"\(\s*[A-J]\s*\)|(?:\b(?:or|and)\b|[,/&])\s*\(?[A-J]\b|^[
 
 
 def truth_value(text: str) -> bool | None:
-    """True for yes and true, False for no and false, None for anything else; a reason may follow a comma."""
+    """Returns True for yes and true, False for no and false, else None; a reason may follow after a comma."""
     first = re.split(r"[,.;:]", words(text), maxsplit=1)[0].strip()
-    return True if first in _TRUE else False if first in _FALSE else None
+    if first in _TRUE:
+        return True
+    return False if first in _FALSE else None
 
 
 def option(text: str) -> str | None:
-    """The one letter of ``B``, ``(B)``, ``B.``, ``option b``, ``\\text{(B)}`` or ``(B) 42``; None for anything else."""
+    """Returns the letter of ``B``, ``(B)``, ``B.``, ``option b``, ``\\text{(B)}`` or ``(B) 42``; else None."""
     found = _LETTER.fullmatch(_TEXT.sub(r"\1", text).translate(_DECORATION).strip())
     if not found or _ANOTHER.search(found.group(3)):
         return None

@@ -1,9 +1,9 @@
-"""One spelling for the many spellings of the same mathematics: Unicode, LaTeX spacing, text commands, delimiters.
+"""Brings mathematics to one spelling: Unicode, LaTeX spacing, text commands, delimiters.
 
-Changes the spelling only, never the value; total on any string.
+The spelling changes, never the value. Every string is accepted.
 """
 
-# ruff: noqa: RUF001  the look-alikes are the point
+# ruff: noqa: RUF001  this file is about characters that look alike
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ _DELIMITERS = [("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", 
 
 
 def tidy(text: str) -> str:
-    """The same mathematics in one spelling: ASCII where there is one, plain spaces, no decoration around it."""
+    """Returns the same mathematics in one spelling: ASCII where possible, plain spaces, no delimiters around it."""
     if not text.isascii():
         text = _ascii(text)
     text = text.replace("\x00", "").strip()
@@ -96,12 +96,13 @@ def _ascii(text: str) -> str:
     text = _SUPERSCRIPT_RUN.sub(lambda run: "^{" + run.group().translate(_SUPERSCRIPTS) + "}", text)
     text = _VULGAR.sub(lambda sign: " " + unicodedata.normalize("NFKC", sign.group()), text)
     text = _ROOT.sub(lambda root: "\\sqrt{" + (root.group(1) or root.group(2) or "") + "}", text)
+    # Translated twice: NFKC would turn some of the signs into others that are not in the table, and yields new ones.
     text = unicodedata.normalize("NFKC", text.translate(_TABLE)).translate(_TABLE)
     return "".join(str(unicodedata.decimal(sign)) if sign.isdecimal() else sign for sign in text)
 
 
 def unwrap(text: str, opening: str, closing: str) -> str:
-    """Without the brackets around all of it, as many as there are."""
+    """Returns a text without the pairs of brackets that enclose all of it."""
     while len(text) >= 2 and text[0] == opening and text[-1] == closing and enclosed(text):
         text = text[1:-1].strip()
     return text
@@ -111,7 +112,7 @@ _OPENING, _CLOSING = "([{", ")]}"
 
 
 def enclosed(text: str) -> bool:
-    """Whether the first bracket is closed by the last sign; ``[1,2)`` is enclosed, ``(1,2)(3,4)`` is not."""
+    """Returns True if the last character closes the first bracket: ``[1,2)`` is enclosed, ``(1,2)(3,4)`` is not."""
     depth = 0
     for position, sign in enumerate(text):
         depth += (sign in _OPENING) - (sign in _CLOSING)
@@ -124,7 +125,7 @@ _ENVIRONMENT = re.compile(r"\\(begin|end)\{")
 
 
 def split(text: str, separator: re.Pattern[str]) -> list[str]:
-    """The parts between the separators that stand outside all brackets and environments, stripped."""
+    """Splits a text at the separators outside of all brackets and environments; the parts are stripped."""
     parts, depth, begin, position = [], 0, 0, 0
     while position < len(text):
         sign = text[position]
@@ -150,10 +151,10 @@ _SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
 
 
 def squash(text: str) -> str:
-    """Without text commands, spaces between no digits and braces around one sign: equal if only the layout differs."""
+    """Removes layout: text commands, spaces (except between digits), braces around one character."""
     return _SPACE.sub("", _ONE_SIGN.sub(r"\1\2", _TEXT.sub(r"\1", text)))
 
 
 def words(text: str) -> str:
-    """As plain lower-case words, for answers that are compared as strings."""
+    """Returns a text as plain lower-case words, for answers that are compared as strings."""
     return re.sub(r"[\s\"]+", " ", _TEXT.sub(r" \1 ", text).replace("_", " ")).strip(" .,;:!").lower()

@@ -1,4 +1,4 @@
-"""Numbers in English words: ``twenty-one``, ``two thirds``, ``three hundred and five``. Read fully or not at all."""
+"""Parses numbers in English words: ``twenty-one``, ``two thirds``, ``three hundred and five``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MAX_NUMERALS = 20
 
 
 def spelled_number(text: str) -> str | None:
-    """A text that begins with a number in words, with digits instead; None if it does not, or goes wrong midway."""
+    """Replaces the number in words at the start of a text by digits; None if there is none, or it is malformed."""
     text = text.lower()
     sign = ""
     if lead := re.match(r"(?:minus|negative) ", text):
@@ -60,9 +60,9 @@ def spelled_number(text: str) -> str | None:
 
 
 def _cardinal(words: list[str]) -> int | None:
-    """``three hundred and five`` as 305; None where the words do not follow each other as in a number."""
+    """Returns 305 for ``three hundred and five``; None if the words do not form a number."""
     total, group, limit = 0, 0, 10**15
-    room = 1000  # what the next word must be below: 1000 at the start of a group, 10 after twenty
+    room = 1000  # upper bound of the next word: 1000 at the start of a group, 10 after twenty
     for place, word in enumerate(words):
         if word == "and":
             if words[place - 1] != "hundred" and words[place - 1] not in _LARGE:

@@ -1,8 +1,8 @@
-"""Numbers in the forms a person would write as a final answer, with their units; exact, by fractions.
+"""Parses numbers with their units, in the forms in which a person writes a final answer; exact, by fractions.
 
 A form is a decimal, a fraction, a mixed number, scientific notation or a number word, with thousands separators, a
-percent sign, a currency or a unit. Sums, products, powers and roots are not: an answer ``23 \\times 49`` has yet to be
-worked out. Text must have gone through :func:`verl_rsim.reward.math_grading.normalize.tidy`.
+percent sign, a currency or a unit. Sums, products, powers and roots are no forms: the answer ``23 \\times 49`` is still
+to be worked out. Text must have gone through :func:`verl_rsim.reward.math_grading.normalize.tidy`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from verl_rsim.reward.math_grading.units import Unit, unit_of
 
 MAX_EXPONENT = 400
 MAX_DIGITS = 4000
-"""Python refuses integers of more than 4300; so does nobody's answer need."""
+"""Longest number; Python refuses to parse integers of more than 4300 digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +25,13 @@ class Quantity:
     """A number and its unit.
 
     Attributes:
-        numeral: the number as written, before percent sign and "million".
-        scale: 10**6 for "million", else 1.
-        percent: whether it carries a percent sign.
-        divided: whether it is written as a fraction or a mixed number.
-        currency, unit: in one spelling, "" if there is none.
-        clear: whether the unit can be nothing else, such as a product of variables.
-        known: whether it is on our lists.
+        numeral: the number as written, without percent sign and "million".
+        scale: factor of a word after it, e.g. 10**6 for "million"; else 1.
+        percent: True if it has a percent sign.
+        divided: True if it is written as a fraction or a mixed number.
+        currency, unit: names in one spelling, "" if there is none.
+        clear: True if the unit cannot be anything else, such as a product of variables.
+        known: True if the unit's words are in the vocabulary.
     """
 
     numeral: Fraction
@@ -45,7 +45,7 @@ class Quantity:
 
     @property
     def value(self) -> Fraction:
-        """The number meant: 30% is 3/10."""
+        """The number that is meant: 3/10 for 30%."""
         return self.numeral * self.scale / (100 if self.percent else 1)
 
 
@@ -65,6 +65,7 @@ _FORMS = {
     "slash": re.compile(rf"({_DECIMAL})\s*/\s*([+-]?\s*{_DECIMAL})(?!\d)"),
     "decimal": re.compile(rf"({_DECIMAL})"),
 }
+_DIVISIONS = frozenset({"mixed", "fraction", "short", "slash"})
 _SIGNED = re.compile(_SIGN)
 _WHOLE_TEXT = re.compile(r"^\\text\{([^{}]*)\}$")
 _APPROXIMATELY = re.compile(r"^(?:\\(?:approx|sim)(?:eq)?|~|=)\s*")
@@ -87,7 +88,7 @@ _PERCENT = re.compile(r"\s*(?:%|\\text\{\s*(?:%|percent|pct)\s*\}|(?:percent|per
 
 
 def quantity(text: str) -> Quantity | None:
-    """The number a text consists of, with its unit; None if it is anything else."""
+    """Returns the number that a text consists of, with its unit; None if the text is anything else."""
     if len(text) > MAX_DIGITS:
         return None
     text = _APPROXIMATELY.sub("", text, count=1)
@@ -103,17 +104,23 @@ def quantity(text: str) -> Quantity | None:
         second, position = _sign(text, symbol.end())
         sign *= second
     for name, pattern in _FORMS.items():
-        if found := pattern.match(text, position):
-            number = _value(name, found)
-            if number is not None and (rest := _suffix(text[found.end() :])) is not None:
-                unit = rest.unit.name
-                money, _, per = unit.partition(" ")
-                if money in _CURRENCIES and not currency:
-                    currency, unit = _CURRENCIES[money], per
-                divided = name in ("mixed", "fraction", "short", "slash")
-                clear, known = rest.unit.clear or not unit, rest.unit.known
-                return Quantity(sign * number, rest.scale, rest.percent, divided, currency, unit, clear, known)
+        found = pattern.match(text, position)
+        number = _value(name, found) if found else None
+        if found is None or number is None:
+            continue
+        suffix = _suffix(text[found.end() :])
+        if suffix is not None:
+            return _with_suffix(sign * number, suffix, currency, divided=name in _DIVISIONS)
     return None
+
+
+def _with_suffix(number: Fraction, suffix: _Suffix, currency: str, divided: bool) -> Quantity:
+    unit = suffix.unit.name
+    money, _, per = unit.partition(" ")
+    if money in _CURRENCIES and not currency:  # "5 dollars per hour"
+        currency, unit = _CURRENCIES[money], per
+    clear = suffix.unit.clear or not unit
+    return Quantity(number, suffix.scale, suffix.percent, divided, currency, unit, clear, suffix.unit.known)
 
 
 def _sign(text: str, position: int) -> tuple[int, int]:
@@ -126,6 +133,7 @@ def _value(form: str, found: re.Match[str]) -> Fraction | None:
     if form == "decimal":
         return Fraction(groups[0])
     if form in ("power", "exponent"):
+        # Bounded before the power is computed: 10**999999999 would not end.
         exponent = int(groups[-1]) if len(groups[-1]) < 6 else MAX_EXPONENT + 1
         mantissa = Fraction(groups[0]) if len(groups) > 1 else Fraction(1)
         return mantissa * Fraction(10) ** exponent if abs(exponent) <= MAX_EXPONENT else None
@@ -149,7 +157,7 @@ class _Suffix:
 
 
 def _suffix(rest: str) -> _Suffix | None:
-    """What follows the number; None if it is no suffix of a number."""
+    """Parses what follows a number: scale, percent sign and unit; None if it is no suffix of a number."""
     scale, percent = 1, False
     if found := _SCALE.match(rest):
         scale, rest = _SCALES[found.group(1).lower()], rest[found.end() :]
@@ -160,9 +168,9 @@ def _suffix(rest: str) -> _Suffix | None:
 
 
 def same_number(given: Quantity, wanted: Quantity) -> bool:
-    """Whether an answer is the wanted number, in a form as simple; a decimal for 1/3 needs six right digits.
+    """Returns True if an answer is the wanted number in a form as simple; a decimal for 1/3 needs six right digits.
 
-    A percent sign is a unit: 30% is right for 30; 30, and 0.3, for 30%; 500% is wrong for 5 and 30% for 0.3.
+    A percent sign is a unit: 30% is right for 30; 30 and 0.3 are right for 30%; 500% is wrong for 5 and 30% for 0.3.
     """
     if not forms_agree(given, wanted):
         return False
@@ -170,20 +178,21 @@ def same_number(given: Quantity, wanted: Quantity) -> bool:
         return given.numeral == wanted.numeral or (not given.percent and given.value == wanted.value)
     if given.value == wanted.value:
         return True
+    # Only a truth without a finite decimal may be rounded: 0.33 for 1/3 is too coarse, and 0.249999 is not 1/4.
     rounded = not given.divided and not _terminates(wanted.value)
     return rounded and abs(given.value - wanted.value) <= Fraction(1, 10**6) * min(Fraction(1), abs(wanted.value))
 
 
 def forms_agree(given: Quantity, wanted: Quantity) -> bool:
-    """Whether the units agree, and a whole number is not given as a division that is left to do."""
+    """Returns True if the units agree, and a whole number is not given as a division still to be done."""
     whole = wanted.numeral.denominator == 1 and not (wanted.divided or wanted.percent)
     return units_agree(given, wanted) and not (given.divided and whole)
 
 
 def units_agree(given: Quantity, wanted: Quantity) -> bool:
-    """Whether the given unit is the wanted one, or one of the two has none; nothing is converted.
+    """Returns True if the given unit is the wanted one, or one of the two has none; nothing is converted.
 
-    A unit that the truth lacks must be known, and clear.
+    A unit that the truth lacks must be known and clear.
     """
     if wanted.percent:
         return given.percent or not (given.unit or given.currency)
@@ -193,7 +202,7 @@ def units_agree(given: Quantity, wanted: Quantity) -> bool:
 
 
 def _terminates(value: Fraction) -> bool:
-    """Whether its decimals end."""
+    """Returns True if a value has finitely many decimals."""
     rest = value.denominator
     for prime in (2, 5):
         while rest % prime == 0:

@@ -1,4 +1,4 @@
-"""Answers of several members: lists with commas, semicolons or words between them, sets, tuples and intervals."""
+"""Splits answers of several members: lists with commas, semicolons or words between them, sets, tuples, intervals."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ _SPACED_SEPARATOR = re.compile(rf"{_WORD_SEPARATOR}|(?<!\d)[,;]|[,;](?!\d{{3}}(?
 
 
 def parts(text: str) -> list[str]:
-    """The members of a list; with spaces after its commas, ``1,000, 2,000`` has two."""
-    return _with_both_signs(split(text, _SPACED_SEPARATOR if re.search(r"[,;]\s|\b(?:and|or)\b", text) else _SEPARATOR))
+    """Returns the members of a list; ``x \\pm 1`` counts as two."""
+    # With spaces after its separators, commas without a space belong to numbers: ``1,000, 2,000`` has two members.
+    spaced = re.search(r"[,;]\s|\b(?:and|or)\b", text)
+    return _with_both_signs(split(text, _SPACED_SEPARATOR if spaced else _SEPARATOR))
 
 
 _BOTH_SIGNS = re.compile(r"\\pm(?![A-Za-z])")
@@ -34,7 +36,7 @@ def _with_both_signs(members: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """What stands in brackets, e.g. ``[1, 2)``; ``\\{`` for a set, no brackets for a bare list."""
+    """Members and brackets of a set (``\\{``), tuple or interval, e.g. ``[1, 2)``."""
 
     opening: str
     closing: str
@@ -42,7 +44,7 @@ class Collection:
 
 
 def collection(text: str) -> Collection | None:
-    """What stands in brackets; None for a bare list, and for one member in brackets that may only group."""
+    """Parses what stands in brackets; None for a bare list, and for one member in brackets, which may only group."""
     if text.startswith("\\langle") and text.endswith("\\rangle"):
         return Collection("(", ")", tuple(parts(text[7:-7])))
     if text.startswith("\\{") and text.endswith("\\}") and enclosed(text):

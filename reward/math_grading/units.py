@@ -1,7 +1,8 @@
-"""Units of measurement in one spelling: ``square meters``, ``m^2`` and ``\\text{sq m}`` are the same unit.
+"""Brings units of measurement to one spelling: ``square meters``, ``m^2`` and ``\\text{sq m}`` are the same unit.
 
-Nothing is converted. A letter is a unit only where ``\\text`` says so, on one side at least: ``6 k`` may be a product.
-Words that change a number (``squared``, ``hundredths``, ``below``) are no units; other unknown words are their own.
+Nothing is converted. A letter is a unit only where answer or truth puts it in ``\\text``: ``6 k`` may be a product.
+Words that change a number (``squared``, ``hundredths``, ``below``) are no units. Another unknown word is a unit of its
+own.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from verl_rsim.reward.math_grading.vocabulary import COUNTED, TOLD
+from verl_rsim.reward.math_grading.vocabulary import COUNTABLES, QUALIFIERS
 
 _ALIASES = {
     "m": "meter metre",
@@ -59,9 +60,11 @@ _ALIASES = {
     "rs": "rupee",
     "cent": "",
 }
-_UNITS = {alias: unit for unit, aliases in _ALIASES.items() for alias in (unit, *aliases.split())}
+_UNITS: dict[str, str] = {}
+for _unit, _aliases in _ALIASES.items():
+    _UNITS.update(dict.fromkeys([_unit, *_aliases.split()], _unit))
 _CLEAR_PAIRS = frozenset(["cm", "mm", "km", "ft", "kg", "ml", "mL", "lb", "oz", "hr", "yd", "in", "yr", "Hz"])
-"""Of two letters, and not read as a product without ``\\text``."""
+"""Units of two letters that are not taken as a product, even without ``\\text``."""
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _TOKEN = re.compile(r"[A-Za-z]+|°|/|\^\s*\{?\s*-?\d\s*\}?|[ .']|(?<=[A-Za-z])-(?=[A-Za-z])|\\cdot ?")
 _OPERATORS = """
@@ -84,12 +87,12 @@ MAX_UNIT_WORDS = 6
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What follows a number.
+    """Unit of a number.
 
     Attributes:
-        name: in one spelling.
-        clear: it cannot be a product of variables.
-        known: its words are on our lists, so that a number without a unit may carry it.
+        name: name in one spelling.
+        clear: True if it cannot be a product of variables.
+        known: True if its words are in the vocabulary, so that it may follow a number whose truth has no unit.
     """
 
     name: str
@@ -98,7 +101,7 @@ class Unit:
 
 
 def unit_of(rest: str) -> Unit | None:
-    """The unit that a text consists of; None for what may be an operation, prose or another number."""
+    """Returns the unit that a text consists of; None for a text that may be an operation, prose or another number."""
     tokens: list[str] = []
     loose: list[str] = []
     for place, piece in enumerate(_TEXT.split(rest)):
@@ -106,6 +109,7 @@ def unit_of(rest: str) -> Unit | None:
         if "".join(found) != piece:
             return None
         tokens += found
+        # Odd places of the split are the contents of \text: there a letter is a unit, elsewhere it may be a variable.
         loose += [token for token in found if token.isalpha()] if place % 2 == 0 else []
     tokens = [token for token in tokens if token not in (" ", "-", "'", ".") and not token.startswith("\\cdot")]
     names = [token for token in tokens if token.isalpha() or token == "°"]
@@ -126,24 +130,28 @@ def _changes_the_number(name: str) -> bool:
 
 def _known(name: str) -> bool:
     lower = name.lower()
-    return _canonical(name) in _ALIASES or lower in COUNTED or lower in TOLD or lower in _POWER_WORDS
+    return _canonical(name) in _ALIASES or lower in COUNTABLES or lower in QUALIFIERS or lower in _POWER_WORDS
 
 
 def _spelled(name: str) -> bool:
-    """Whether a name without ``\\text`` is a word and no product of variables."""
+    """Returns True if a name without ``\\text`` is a word and no product of variables."""
     return name == "°" or name in _CLEAR_PAIRS or (len(name) > 2 and _known(name))
 
 
 def _clear(loose: list[str], names: list[str], tokens: list[str]) -> bool:
-    """``km/h`` is clear and ``m/s`` is not: a letter is a unit beside a spelled one."""
-    letters = ("C", "F") if "°" in names else ("h", "s") if "/" in tokens else ()
+    """Returns True if the names outside ``\\text`` are units: ``km/h`` is clear since ``km`` is; ``m/s`` is not."""
+    letters: tuple[str, ...] = ()
+    if "°" in names:
+        letters = ("C", "F")
+    elif "/" in tokens:
+        letters = ("h", "s")
     article = "a" if names[-1] != "a" else ""
     allowed = (*letters, article)
-    return any(map(_spelled, names)) and all(_spelled(name) or name in allowed or _is_link(name) for name in loose)
+    return any(map(_spelled, names)) and all(_spelled(name) or name in allowed or _is_qualifier(name) for name in loose)
 
 
-def _is_link(name: str) -> bool:
-    return len(name) > 1 and (name.lower() in TOLD or name in _POWER_WORDS)
+def _is_qualifier(name: str) -> bool:
+    return len(name) > 1 and (name.lower() in QUALIFIERS or name in _POWER_WORDS)
 
 
 def _canonical(name: str) -> str:
@@ -154,7 +162,7 @@ def _canonical(name: str) -> str:
 
 
 def _join(tokens: list[str]) -> str:
-    """Tokens of a unit in one spelling: ``square meters``, ``m ^{2}`` and ``sq m`` are all ``m^2``."""
+    """Joins the tokens of a unit in one spelling: ``square meters``, ``m ^{2}`` and ``sq m`` are all ``m^2``."""
     parts: list[str] = []
     pending = ""
     for token in tokens:

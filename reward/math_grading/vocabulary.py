@@ -1,11 +1,11 @@
-"""Words of everyday answers: what is counted, and what a quantity is called. Allow-lists: a word not here is not read.
+"""Lists the words of everyday answers: countable things and names of quantities. A word not listed is not accepted.
 
 ``18 eggs`` is 18 and ``\\text{total cost} = 18`` is 18; ``18 below zero`` and ``\\text{reciprocal} = 18`` are not.
 """
 
 from __future__ import annotations
 
-_COUNTED = """
+_COUNTABLES = """
 animal apple baby bacteria bag ball balloon banana basket bead bean bear bed bee bike bill bird biscuit block board
 boat book boss bottle bowl box boy bracelet branch bread brick brother brownie bucket bug building bus butterfly
 button cake calorie camel can candle candy car card carrot cat chair cheese chicken child children chip chocolate
@@ -28,10 +28,10 @@ window wing wolf woman women word worker yard zebra arrangement combination divi
 path permutation possibility possibilities prime root solution subset term triangle value vertex vertices cube marker
 hour girlfriend boyfriend battery batteries
 """
-_TOLD = """
+_QUALIFIERS = """
 left remaining more extra total altogether each per every a an of the in for on old long tall wide high away apart
 """
-_CALLED = """
+_QUANTITY_NAMES = """
 age amount answer area average balance base capacity change circumference cost count degree density depth determinant
 diameter difference dimension discount distance duration earnings energy expense expenses final force frequency gain
 gcd grand height income interest intercept lcm length loss mass max maximum mean measure median midpoint min minimum
@@ -40,11 +40,11 @@ quantity quotient radius range rank rate ratio remainder remaining result revenu
 score side slope solution speed sum surface tax temperature thickness time total value variance velocity volume wage
 weight width winner work y-intercept x-intercept
 """
-_LINKS = """
+_FUNCTION_WORDS = """
 a an and are at be by each for from has have he her his in is it its my of on our she the their there they was were
 """
-_CALCULATED = "difference factor factors power product quotient root roots times"
-_SAID = """
+_OPERATION_WORDS = "difference factor factors power product quotient root roots times"
+_FILLERS = """
 about approximately around equal equals exactly just only roughly simply so that then therefore thus hence to
 """
 
@@ -52,15 +52,16 @@ about approximately around equal equals exactly just only roughly simply so that
 def _with_plurals(text: str) -> frozenset[str]:
     words = text.split()
     plain = [f"{word}s" for word in words]
-    hissing = [f"{word}es" for word in words if word.endswith(("s", "x", "ch", "sh", "z"))]
-    return frozenset([*words, *plain, *hissing, *(f"{word[:-1]}ies" for word in words if word.endswith("y"))])
+    sibilants = [f"{word}es" for word in words if word.endswith(("s", "x", "ch", "sh", "z"))]
+    return frozenset([*words, *plain, *sibilants, *(f"{word[:-1]}ies" for word in words if word.endswith("y"))])
 
 
-COUNTED = _with_plurals(_COUNTED) - {"ones", "squares"}
-"""What may follow a number that has no unit: it changes nothing."""
-TOLD = frozenset(_TOLD.split())
-"""What may stand among units or things counted."""
-NAMES = _with_plurals(_CALLED) - {"power", "powers"} | COUNTED - {"root", "roots"} | frozenset(_LINKS.split())
-"""What the left side of ``total cost = 5`` may be made of."""
-LEADS = NAMES - frozenset(_CALCULATED.split()) | frozenset(_SAID.split())
-"""What may stand between "the answer is" and a number."""
+COUNTABLES = _with_plurals(_COUNTABLES) - {"ones", "squares"}
+"""Countable things, which may follow a number without changing it."""
+QUALIFIERS = frozenset(_QUALIFIERS.split())
+"""Words that may stand among units or countable things."""
+_LABEL_NOUNS = (_with_plurals(_QUANTITY_NAMES) - {"power", "powers"}) | (COUNTABLES - {"root", "roots"})
+LABEL_WORDS = _LABEL_NOUNS | frozenset(_FUNCTION_WORDS.split())
+"""Words of a left side such as ``total cost = 5``."""
+LEADING_WORDS = (LABEL_WORDS - frozenset(_OPERATION_WORDS.split())) | frozenset(_FILLERS.split())
+"""Words that may stand between "the answer is" and a number."""

@@ -1,4 +1,4 @@
-"""Runs in a worker process of the math scorer: judges pairs with :mod:`verl_rsim.reward.math_grading.compare`."""
+"""Runs in a worker process of the math scorer and compares answers with ground truths by math-verify and sympy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from verl_rsim.reward.math_grading.compare import NEAR_ZERO, AnswerType, judge
-from verl_rsim.reward.math_grading.worker_pool import work
+from verl_rsim.reward.math_grading.worker_pool import serve_tasks
 
 CACHED_EXPRESSIONS = 4096
 _WARM_UP = r"""
@@ -20,16 +20,17 @@ y=2x+\pi; y-2x=1; x^2+y^2=1; f(x)=x; x_1+x_2; k\neq 3; 3+4i; 2\pi r; \frac{1}{2}
 e^{-2t}; |x-1|; 2^{n+1}; x \leq 3; x<-1; (1,2); [1,\infty); \{1,2\}; \begin{pmatrix} x \\ 1 \end{pmatrix}
 \mathbb{R}; \emptyset; \vec{a}; \overline{AB}
 """
-"""Typical expressions: antlr builds its automata and sympy its caches as they meet grammar, and forks inherit both."""
-_SEVERAL = re.compile(r"\$|\\f?boxed|(?<!\\)\\[()\[\]]|[\r\n]")
+"""Typical expressions: antlr's automata and sympy's caches are filled as they meet grammar, and forks inherit both."""
+_SEVERAL_FORMULAS = re.compile(r"\$|\\f?boxed|(?<!\\)\\[()\[\]]|[\r\n]")
 _POINTS = ("0.7391", "1.6180", "2.2367")
+"""Values for symbols, chosen to be zeros or special points of no ordinary expression."""
 
 
 def let_the_parser_read_percent_signs() -> None:
-    """Give latex2sympy2_extended 1.11.0 the token that its antlr 4.9.3 grammar lacks and its code asks for.
+    """Patches latex2sympy2_extended 1.11.0 so that it can parse percent signs.
 
-    Without it every ``\\%`` raises AttributeError. To be removed when ``parse("$30\\%$")`` works on antlr 4.9.3, which
-    hydra 1.3 requires.
+    Its grammar for antlr 4.9.3 lacks a token that its code asks for, and every ``\\%`` raises AttributeError. Remove
+    this when ``parse("$30\\%$")`` works on antlr 4.9.3, which hydra 1.3 requires.
     """
     from latex2sympy2_extended.gen.antlr4_9_3.PSParser import PSParser
 
@@ -38,30 +39,32 @@ def let_the_parser_read_percent_signs() -> None:
 
 
 @lru_cache(maxsize=CACHED_EXPRESSIONS)
-def parsed(expression: str) -> Any:
-    """math-verify's reading of an expression, None if it has none."""
+def parse_expression(expression: str) -> Any:
+    """Returns the sympy object that math-verify parses from an expression, None if it cannot parse it."""
     from math_verify import LatexExtractionConfig, parse
     from sympy import Expr, I
 
-    if _SEVERAL.search(expression):
+    if _SEVERAL_FORMULAS.search(expression):
         return None  # math-verify would read the last formula and drop the others
-    # No time-outs: math-verify's are signals that its own code swallows; the worker is killed instead.
+    # No timeouts here: math-verify's are SIGALRM handlers whose exception its own ``except`` clauses swallow, and they
+    # would take the pool's timer away. The pool kills the process instead.
     found = parse(f"${expression}$", [LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None)
     if not found or not isinstance(found[0], Expr):
         return found[0] if found else None
+    # "i" stands for the imaginary unit, which math-verify parses as a symbol.
     return found[0].xreplace({symbol: I for symbol in found[0].free_symbols if symbol.name == "i"})
 
 
 @lru_cache(maxsize=CACHED_EXPRESSIONS)
 def equal(given: str, wanted: str, tolerance: float) -> bool:
-    """Whether two expressions are equal: symbolically, or as numbers within a relative tolerance."""
+    """Returns True if two expressions are equal: symbolically, or as numbers within a relative tolerance."""
     from math_verify import verify
 
-    answer, truth = parsed(given), parsed(wanted)
+    answer, truth = parse_expression(given), parse_expression(wanted)
     if answer is None or truth is None:
         return False
     if not tolerance:
-        return not differ(answer, truth) and bool(verify(truth, answer, timeout_seconds=None))
+        return not differ_at_a_point(answer, truth) and bool(verify(truth, answer, timeout_seconds=None))
     try:
         value, target = float(answer.evalf()), float(truth.evalf())
     except (TypeError, AttributeError):  # not a real number
@@ -69,10 +72,11 @@ def equal(given: str, wanted: str, tolerance: float) -> bool:
     return abs(value - target) <= (tolerance * abs(target) if target else float(NEAR_ZERO))
 
 
-def differ(answer: Any, truth: Any) -> bool:
-    """Whether two expressions in the same symbols have different values at some point, which is cheap to see.
+def differ_at_a_point(answer: Any, truth: Any) -> bool:
+    """Returns True if two expressions in the same symbols have different values at one of a few points.
 
-    math-verify would simplify their difference before it gives up: tens of milliseconds, or for ever.
+    This is cheap. math-verify would simplify their difference before it gives up, which takes tens of milliseconds or
+    does not end.
     """
     from sympy import Expr, Float
 
@@ -85,15 +89,16 @@ def differ(answer: Any, truth: Any) -> bool:
             value, target = (complex(expression.evalf(20, subs=at)) for expression in (answer, truth))
         except (TypeError, ValueError, OverflowError, ArithmeticError, NotImplementedError):  # no value here
             return False
-        # Relative, as math-verify rounds to six decimals: all constants below 5e-7 are 0 to it.
+        # Relative, since math-verify rounds to six decimals and takes all constants below 5e-7 as 0. The absolute part
+        # forgives rounding where an expression with symbols is 0 at this point.
         if abs(value - target) > 1e-5 * max(abs(value), abs(target)) + (1e-12 if symbols else 1e-60):
             return True
     return False
 
 
 def warm_up() -> None:
-    """Read typical expressions and compare each with the next."""
-    expressions = [expression.strip() for line in _WARM_UP.strip().splitlines() for expression in line.split(";")]
+    """Parses typical expressions and compares each with the next, to fill caches before the first fork."""
+    expressions = [expression.strip() for expression in re.split(r"[;\n]", _WARM_UP.strip())]
     for given, wanted in pairwise(expressions):
         equal(given, wanted, 0.0)
     equal("x^2+2x+1", "(x+1)^2", 0.0)
@@ -101,7 +106,7 @@ def warm_up() -> None:
 
 
 def grade(answer: str, truth: str, kind: str, tolerance: float) -> bool:
-    """One task of a worker."""
+    """Does one task of a worker: returns True if the answer is right."""
     return judge(answer, truth, AnswerType(kind), tolerance, equal)
 
 
@@ -109,4 +114,4 @@ if __name__ == "__main__":
     logging.disable(logging.WARNING)
     let_the_parser_read_percent_signs()
     warm_up()
-    work(grade)
+    serve_tasks(grade)

@@ -1,14 +1,14 @@
-"""Worker processes that can be killed at any instant, at the cost of the one task they were at.
+"""Runs tasks in worker processes that can be killed at any instant, at the cost of the one task they are at.
 
-A worker is a *keeper* process that imports what the tasks need, once, and then forks the process that does them. A task
-that outlives its time-out is killed by the kernel (an interval timer with its default action, so that no C loop and no
-caught exception can hold it up); a process killed by that, by the memory limit or by anyone's ``kill -9`` is replaced
-by the next fork, in milliseconds. Messages are datagrams, so a death in mid-message garbles nothing. When the process
-that owns the pool is gone, by SIGKILL too, its end of the socket closes: idle workers end at once, busy ones at the
-time-out.
+A worker is a *fork server*: a process that imports what the tasks need, once, and then forks the process that does the
+tasks. A task that outlives its timeout is killed by the kernel: SIGALRM of an interval timer keeps its default action,
+so that no loop in C and no ``except`` can hold it up. A process killed by that, by the memory limit or by ``kill -9``
+is replaced by the next fork, within milliseconds. Messages are datagrams, so a death in the middle of a message
+garbles nothing. When the owner of the pool dies, even by SIGKILL, its end of the socket closes: idle workers end at
+once, busy ones at the timeout.
 
-Why not a library: pebble 5.2 breaks for good when an idle worker dies, and ``concurrent.futures`` when any does.
-It is no sandbox: the tasks are code of this package on hostile *data*. Linux only.
+No library does this: pebble 5.2 breaks for good when an idle worker dies, and ``concurrent.futures`` when any does.
+The pool is no sandbox: its tasks are code of this package, only their *data* is hostile. Linux only.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from enum import Enum
 from typing import Any
 
 START_SECONDS = 120.0
-"""What a worker may take to import its modules; not part of any task's time-out."""
+"""Seconds that a worker may take to import its modules; not part of any task's timeout."""
 GRACE_SECONDS = 5.0
-"""How long after the time-out a worker that does not answer at all, even of its death, is given up."""
+"""Seconds after the timeout at which a worker that reports nothing, not even a death, is given up."""
 MAX_FAILED_STARTS = 3
-"""So many failed starts in a row are an error; one may have been killed by someone, or a limit hit for a moment."""
+"""Failed starts in a row that are an error; a single one may be a chance kill, or a limit that was hit for a moment."""
 BACK_OFF, MAX_BACK_OFF = 0.25, 5.0
-"""Seconds before the second start, four times as many before each further one, up to a bound."""
-_LIMITS = {
+"""Seconds before the second start, and upper bound; each further wait is four times as long."""
+_LIMIT_HINTS = {
     errno.EAGAIN: "raise the limit on processes (ulimit -u, or pids.max of the container)",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
     errno.ENFILE: "raise the system's limit on open files (sysctl fs.file-max)",
@@ -49,8 +49,8 @@ _LIMITS = {
 MAX_MESSAGE_BYTES = 1 << 17
 
 
-class Ending(Enum):
-    """How a task ended."""
+class TaskStatus(Enum):
+    """Ways in which a task ends."""
 
     DONE = "done"
     TIMEOUT = "timeout"
@@ -58,54 +58,54 @@ class Ending(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a task ended and, if done, the value its function returned."""
+class TaskResult:
+    """Status of a task that ended and, if it is DONE, the value that its function returned."""
 
-    ending: Ending
-    value: Any = None
+    status: TaskStatus
+    value: Any = None  # any JSON value
 
 
 class WorkerPool:
     """Runs tasks in worker processes; thread-safe.
 
     Args:
-        module: run as ``python -m module`` in each worker; it calls :func:`work`.
-        workers: how many tasks run at a time; further callers wait for their turn.
+        module: module that each worker runs as ``python -m module``; it calls :func:`serve_tasks`.
+        workers: number of tasks at a time; further callers wait.
         timeout: seconds (wall clock) for one task.
         memory_bytes: address space of a worker.
     """
 
     def __init__(self, module: str, workers: int, timeout: float, memory_bytes: int):
         self._arguments = (module, timeout, memory_bytes)
-        self._size, self._turn_seconds = workers, timeout + GRACE_SECONDS
+        self._size, self._task_seconds = workers, timeout + GRACE_SECONDS
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._missing = 0  # workers given up after failed starts, until the next caller asks
+        self._missing = 0  # workers given up after failed starts; the next caller starts them again
         self._all: set[_Worker] = set()
         self._idle: list[_Worker] = []  # last in, first out: the one that has just answered has the warmest caches
         self._waiting: deque[futures.Future[_Worker]] = deque()  # first in, first out: no caller is passed over
         for _ in range(workers):
-            self._start()
+            self._start_in_background()
 
-    def run(self, *arguments: Any) -> Outcome:
-        """Run one task of JSON values; blocks, but not for ever.
+    def run(self, *arguments: Any) -> TaskResult:
+        """Runs one task of JSON values. Blocks until it has ended, for a bounded time.
 
         Raises:
-            RuntimeError: the pool is closed, or no worker can be started, or none was free for much too long.
+            RuntimeError: the pool is closed, no worker can be started, or none was free in time.
         """
-        worker = self._take()
+        worker = self._acquire()
         try:
             return worker.run(arguments)
         finally:
-            self._give_back(worker)
+            self._release(worker)
 
     def process_ids(self) -> list[int]:
-        """The keepers' process ids."""
+        """Returns the process ids of the fork servers."""
         with self._lock:
             return [worker.process.pid for worker in self._all]
 
     def close(self) -> None:
-        """Kill the workers; a task in progress ends as a crash."""
+        """Kills the workers; a task in progress ends as a crash."""
         with self._lock:
             self._closed.set()
             for worker in self._all:
@@ -113,46 +113,48 @@ class WorkerPool:
             self._all.clear()
             self._fail_waiting("the worker pool is closed")
 
-    def _take(self) -> _Worker:
-        """The next free worker, each caller in its turn; raises RuntimeError."""
-        turn: futures.Future[_Worker] = futures.Future()
+    def _acquire(self) -> _Worker:
+        """Returns the next free worker, first come first served; raises RuntimeError."""
+        future: futures.Future[_Worker] = futures.Future()
         with self._lock:
             if self._closed.is_set():
                 raise RuntimeError("the worker pool is closed")
             ahead = len(self._waiting)
             if self._idle:
-                turn.set_result(self._idle.pop())
+                future.set_result(self._idle.pop())
             else:
-                self._waiting.append(turn)
+                self._waiting.append(future)
             missing, self._missing = self._missing, 0
         for _ in range(missing):
-            self._start()
-        seconds = MAX_FAILED_STARTS * (START_SECONDS + MAX_BACK_OFF) + (1 + ahead // self._size) * self._turn_seconds
+            self._start_in_background()
+        # The longest legitimate wait: all starts fail but the last, and each caller ahead takes its full time.
+        seconds = MAX_FAILED_STARTS * (START_SECONDS + MAX_BACK_OFF) + (1 + ahead // self._size) * self._task_seconds
         try:
-            return turn.result(seconds)
+            return future.result(seconds)
         except futures.TimeoutError:
-            if turn.cancel():
+            if future.cancel():
                 raise RuntimeError(f"no worker was free in {seconds:.0f} s, with {ahead} callers ahead") from None
-            return turn.result()  # it came at the last moment
+            return future.result()  # a worker was assigned between the timeout and the cancellation
 
-    def _start(self) -> None:
+    def _start_in_background(self) -> None:
         try:
-            threading.Thread(target=self._bring_up, daemon=True).start()
-        except RuntimeError:  # not even a thread can be had: the caller does it, late but in bounded time
-            self._bring_up()
+            threading.Thread(target=self._start_worker, daemon=True).start()
+        except RuntimeError:  # the limit on threads is reached: the caller starts it, late but in bounded time
+            self._start_worker()
 
-    def _bring_up(self) -> None:
-        """Start a worker and offer it; give up after :data:`MAX_FAILED_STARTS` attempts, with increasing pauses."""
+    def _start_worker(self) -> None:
+        """Starts a worker and offers it to the callers; gives up after :data:`MAX_FAILED_STARTS` attempts."""
         for attempt in range(MAX_FAILED_STARTS):
-            if self._closed.wait(min(MAX_BACK_OFF, BACK_OFF * 4 ** (attempt - 1)) if attempt else 0):
+            pause = min(MAX_BACK_OFF, BACK_OFF * 4 ** (attempt - 1)) if attempt else 0
+            if self._closed.wait(pause):
                 return
             try:
                 worker = _Worker(*self._arguments)
             except OSError as error:
-                problem = f"a worker cannot be started: {error}; {_limit(error)}"
+                problem = f"a worker cannot be started: {error}; {_limit_hint(error)}"
                 continue
             with self._lock:
-                if self._closed.is_set():
+                if self._closed.is_set():  # closed during the start: close() has not seen this worker
                     worker.kill()
                     return
                 self._all.add(worker)
@@ -161,50 +163,57 @@ class WorkerPool:
                     self._offer(worker)
                 return
             problem = f"a worker did not start (exit status {worker.process.poll()}); its error is on stderr"
-            self._drop(worker)
+            self._discard(worker)
         with self._lock:
             self._missing += 1
             if self._missing >= self._size:
                 self._fail_waiting(problem)
 
     def _offer(self, worker: _Worker) -> None:
+        """Hands a worker to the first caller that still waits; called with the lock held."""
         while self._waiting:
-            turn = self._waiting.popleft()
-            if turn.set_running_or_notify_cancel():
-                turn.set_result(worker)
+            future = self._waiting.popleft()
+            if future.set_running_or_notify_cancel():  # False if the caller has given up
+                future.set_result(worker)
                 return
         self._idle.append(worker)
 
     def _fail_waiting(self, problem: str) -> None:
         while self._waiting:
-            turn = self._waiting.popleft()
-            if turn.set_running_or_notify_cancel():
-                turn.set_exception(RuntimeError(problem))
+            future = self._waiting.popleft()
+            if future.set_running_or_notify_cancel():
+                future.set_exception(RuntimeError(problem))
 
-    def _give_back(self, worker: _Worker) -> None:
+    def _release(self, worker: _Worker) -> None:
         if not worker.broken:
             with self._lock:
                 if not self._closed.is_set():
                     self._offer(worker)
         else:
-            self._drop(worker)
+            self._discard(worker)
             if not self._closed.is_set():
-                self._start()
+                self._start_in_background()
 
-    def _drop(self, worker: _Worker) -> None:
+    def _discard(self, worker: _Worker) -> None:
         with self._lock:
             self._all.discard(worker)
             worker.kill()
 
 
-def _limit(error: OSError) -> str:
-    return _LIMITS.get(error.errno or 0, "see the system's limits on processes, files and memory")
+def _limit_hint(error: OSError) -> str:
+    return _LIMIT_HINTS.get(error.errno or 0, "see the system's limits on processes, files and memory")
 
 
 class _Worker:
-    """One keeper as the owner of the pool sees it; used by one thread at a time."""
+    """The pool's handle of one fork server; used by one thread at a time.
+
+    Attributes:
+        process: the fork server.
+        broken: True if it can do no further task.
+    """
 
     def __init__(self, module: str, timeout: float, memory_bytes: int):
+        # SEQPACKET keeps the borders of messages and, unlike DGRAM, reports that the other end is closed.
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             command = [sys.executable, "-m", module, str(theirs.fileno()), str(timeout), str(memory_bytes)]
@@ -214,7 +223,7 @@ class _Worker:
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    start_new_session=True,  # so that one signal reaches the keeper and its fork, and Ctrl-C neither
+                    start_new_session=True,  # one killpg reaches the server and its fork, and Ctrl-C neither
                 )
             except OSError:
                 self._socket.close()
@@ -223,35 +232,40 @@ class _Worker:
         self._timeout, self._task = timeout, 0
 
     def await_start(self) -> bool:
+        """Waits until the worker has imported its modules; returns False if it failed to."""
         self.broken = self._receive(START_SECONDS) is None
         return not self.broken
 
-    def run(self, arguments: tuple[Any, ...]) -> Outcome:
+    def run(self, arguments: tuple[Any, ...]) -> TaskResult:
+        """Runs one task and waits for its result."""
         self._task += 1
         try:
-            self._drop_old_news()
+            self._drain_messages()
             self._socket.send(json.dumps([self._task, *arguments]).encode())
         except OSError:
             self.broken = True
-            return Outcome(Ending.CRASH)
+            return TaskResult(TaskStatus.CRASH)
         deadline = time.monotonic() + self._timeout + GRACE_SECONDS
         while (message := self._receive(deadline - time.monotonic())) is not None:
             if "died" in message:
-                return Outcome(Ending.TIMEOUT if message["died"] == -signal.SIGALRM else Ending.CRASH)
-            if message["task"] == self._task:
-                return Outcome(Ending.DONE, message["value"])
+                return TaskResult(TaskStatus.TIMEOUT if message["died"] == -signal.SIGALRM else TaskStatus.CRASH)
+            if message["task"] == self._task:  # a late result of an earlier task has another number
+                return TaskResult(TaskStatus.DONE, message["value"])
         self.broken = True
-        return Outcome(Ending.TIMEOUT if time.monotonic() >= deadline else Ending.CRASH)
+        return TaskResult(TaskStatus.TIMEOUT if time.monotonic() >= deadline else TaskStatus.CRASH)
 
     def kill(self) -> None:
+        """Kills the fork server and its fork."""
+        # poll() first: the id of a process that has been reaped may belong to someone else's process by now.
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
-            with contextlib.suppress(subprocess.TimeoutExpired):  # a process that the kernel cannot end is not ours
+            with contextlib.suppress(subprocess.TimeoutExpired):  # in uninterruptible sleep: nothing more can be done
                 self.process.wait(GRACE_SECONDS)
         self._socket.close()
 
-    def _drop_old_news(self) -> None:
-        """A process that was killed while idle costs no task: the next one waits already."""
+    def _drain_messages(self) -> None:
+        """Drops messages that came between tasks."""
+        # The process was killed while idle and has been replaced: its "died" must not be blamed on the next task.
         self._socket.setblocking(False)
         try:
             while self._socket.recv(MAX_MESSAGE_BYTES):
@@ -260,32 +274,35 @@ class _Worker:
             pass
 
     def _receive(self, seconds: float) -> dict[str, Any] | None:
-        """The next message; None if there is none in time or nobody is left to send one."""
+        """Returns the next message, None if none comes in time or the worker is gone."""
         self._socket.settimeout(max(seconds, 0.001))
         try:
             message = self._socket.recv(MAX_MESSAGE_BYTES)
-        except OSError:  # includes the time-out
+        except OSError:  # includes TimeoutError
             return None
         return json.loads(message) if message else None
 
 
-def work(function: Callable[..., Any]) -> None:
-    """The main loop of a worker's module, to be called once everything is imported and warm; returns at the end.
+def serve_tasks(function: Callable[..., Any]) -> None:
+    """Runs the main loop of a worker: forks a process that does tasks, and replaces it when it dies.
+
+    A worker's module calls this once everything is imported and warm. It returns when the owner of the pool is gone.
 
     Args:
-        function: does one task; takes and returns JSON values. An exception it raises ends its process: a crash.
+        function: does one task; takes and returns JSON values. An exception that it raises ends the forked process and
+            counts as a crash.
     """
     descriptor, timeout, memory_bytes = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     connection = socket.socket(fileno=descriptor)
-    gc.freeze()  # what is imported stays shared between the keeper and its forks
+    gc.freeze()  # the collector must not touch what is imported: its pages stay shared between server and forks
     try:
         connection.send(json.dumps({"ready": True}).encode())
         while True:
             process = os.fork()
             if process == 0:
-                _serve(connection, function, timeout)
+                _run_tasks(connection, function, timeout)
             status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
             if status == 0:
                 return
@@ -294,10 +311,12 @@ def work(function: Callable[..., Any]) -> None:
         return
 
 
-def _serve(connection: socket.socket, function: Callable[..., Any], timeout: float) -> None:
-    """Do tasks until the owner hangs up; never returns."""
+def _run_tasks(connection: socket.socket, function: Callable[..., Any], timeout: float) -> None:
+    """Does tasks until the owner of the pool closes the socket; never returns."""
     status = 1
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the kernel's own kill, whatever was inherited
+    # The default action, not a handler: a Python handler runs only between bytecodes, so a loop in C would outlive the
+    # timeout, and the exception that it raises could be caught by the libraries that the task calls.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     try:
         while message := connection.recv(MAX_MESSAGE_BYTES):
             task, *arguments = json.loads(message)
@@ -307,4 +326,4 @@ def _serve(connection: socket.socket, function: Callable[..., Any], timeout: flo
             connection.send(json.dumps({"task": task, "value": value}).encode())
         status = 0
     finally:
-        os._exit(status)  # without a traceback: the keeper reports the death
+        os._exit(status)  # without a traceback: the fork server reports the death

@@ -1,0 +1,1 @@
+"""Runs programs that nobody has read: back-ends, limits, and the program that runs inside."""

@@ -1,4 +1,4 @@
-"""Chooses a sandbox back-end by name, and proves that it can run a program here."""
+"""Creates a sandbox by the name of its back-end, and checks that it can run a program on this machine."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ BACKENDS = ("auto", "bubblewrap", "sandlock", "fusion", "unsafe_local")
 
 
 def create_sandbox(backend: str = "auto", limits: SandboxLimits | None = None, url: str | None = None) -> Sandbox:
-    """The sandbox of that name, after it has run one program.
+    """Creates the sandbox of that name and runs one program in it.
 
     Args:
         backend: one of ``BACKENDS``.
-        limits: what one grading may use.
-        url: of the service, for ``fusion``.
+        limits: resource limits of one grading; the defaults if None.
+        url: URL of the service, for ``fusion``.
 
     Raises:
         ConfigError: there is no such back-end, or fusion has no URL.
-        SandboxError: it does not work here; the message says why and what to install.
+        SandboxError: the back-end does not work here; the message says why and what to install.
     """
     limits = limits or SandboxLimits()
     if backend not in BACKENDS:
@@ -30,16 +30,16 @@ def create_sandbox(backend: str = "auto", limits: SandboxLimits | None = None, u
     if (backend == "fusion") != (url is not None):
         raise ConfigError("sandbox.url", url, "give the service's URL, ending in /run_code, with backend=fusion only")
     if url is not None:
-        return FusionSandbox(limits, url).probed()
+        return FusionSandbox(limits, url).probe()
     if backend == "unsafe_local":
-        return UnsafeLocal(limits).probed()
-
+        return UnsafeLocal(limits).probe()
     if backend != "auto":
-        return (Bubblewrap if backend == "bubblewrap" else Sandlock)(limits).probed()
+        return (Bubblewrap if backend == "bubblewrap" else Sandlock)(limits).probe()
+    # "auto" never falls back to UnsafeLocal: model-written code must not run unprotected because a package is missing.
     reasons = []
     for kind in (Bubblewrap, Sandlock):
         try:
-            return kind(limits).probed()
+            return kind(limits).probe()
         except SandboxError as error:
             reasons.append(f"- {kind.__name__.lower()}: {error}")
     raise SandboxError("no sandbox works here, and code is not run without one.\n" + "\n".join(reasons))

@@ -1,4 +1,4 @@
-"""Sandboxes of this machine: processes on pipes, ended for certain."""
+"""Runs sandboxes as processes of this machine, connected by pipes, and makes sure that every process ends."""
 
 from __future__ import annotations
 
@@ -16,126 +16,146 @@ from pathlib import Path
 from typing import Protocol
 
 from verl_rsim.reward.sandbox.base import (
-    DEATH_SECONDS,
     GRACE_SECONDS,
-    PROBE_SECONDS,
-    REPORT_BYTES,
-    Conversation,
+    KILL_TIMEOUT_SECONDS,
+    MAX_REPORT_BYTES,
+    PROBE_TIMEOUT_SECONDS,
+    ConnectedResult,
     ProgramResult,
     Sandbox,
     SandboxError,
-    inside_source,
+    guest_source,
 )
 
-NOBODY = 65534
-"""The user that code runs as where this process is root."""
+NOBODY_UID = 65534
+"""User id (and group id) that code runs as where this process is root."""
 
 
-class Process(Protocol):
+class SandboxProcess(Protocol):
     """One started sandbox."""
 
-    def end(self, patience: float = 0.0) -> int | None:
-        """Wait so long, kill what still runs, and return the exit code once all of it is gone.
+    def finish(self, wait_seconds: float = 0.0) -> int | None:
+        """Waits up to ``wait_seconds``, kills what still runs, and returns the exit code once every process is gone.
 
         Returns:
-            None if it was killed before the program had started.
+            The exit code, or None if the sandbox was killed before the program started.
 
         Raises:
-            SandboxError: the sandbox failed to start the program, or does not die.
+            SandboxError: the sandbox failed to start the program, or a killed process does not end.
         """
 
 
 class LocalSandbox(Sandbox):
-    """A sandbox whose processes are this machine's, so that their standard streams can be pipes."""
+    """Base of the sandboxes that run as processes of this machine, with pipes as their standard streams."""
 
     _compiled = b""
-    """``code_inside`` as the interpreter inside compiled it, which saves it a fifth of its time at each start."""
+    """The guest program, compiled by the guest interpreter: saves a fifth of the time of each start."""
 
     @abstractmethod
-    def start(self, program: Program, stdin: int, stdout: int, stderr: int) -> Process:
-        """Start a program, with these descriptors as its standard streams."""
+    def start(self, program: Program, stdin: int, stdout: int, stderr: int) -> SandboxProcess:
+        """Starts a program with these descriptors as its standard streams."""
 
-    def probed(self) -> Sandbox:
-        """Itself, if it can run a program."""
-        text = f"compile({inside_source()!a}, '<inside>', 'exec')"
-        with Descriptors() as own:
-            compiling = Program(own.file(f"import marshal, sys; sys.stdout.buffer.write(marshal.dumps({text}))"), False)
-            done = self._run(own, compiling, "", PROBE_SECONDS)
+    def probe(self) -> Sandbox:
+        """Compiles the guest program inside the sandbox, runs one small program and returns the sandbox itself."""
+        # Compiled in the sandbox, since the interpreter there may be of another version than this one.
+        source = f"compile({guest_source()!a}, '<guest_program>', 'exec')"
+        with FileDescriptors() as fds:
+            compiler = f"import marshal, sys; sys.stdout.buffer.write(marshal.dumps({source}))"
+            done = self._run(fds, Program(fds.file(compiler), False), "", PROBE_TIMEOUT_SECONDS)
         if done.code != 0:
             raise SandboxError(f"{type(self).__name__} started an interpreter, which failed with {done.code}")
         self._compiled = done.output
-        return super().probed()
+        return super().probe()
 
     def run(self, call: str, stdin: str, seconds: float) -> ProgramResult:
-        with Descriptors() as own:
-            return self._run(own, self._program(own, call), stdin, seconds)
+        """Runs a program until it ends, or kills it after ``seconds``."""
+        with FileDescriptors() as fds:
+            return self._run(fds, self._program(fds, call), stdin, seconds)
 
-    def _program(self, own: Descriptors, call: str) -> Program:
-        return Program(own.file(self._compiled + call.encode()), True)
+    def _program(self, fds: FileDescriptors, call: str) -> Program:
+        return Program(fds.file(self._compiled + call.encode()), True)
 
-    def _run(self, own: Descriptors, program: Program, stdin: str, seconds: float) -> ProgramResult:
+    def _run(self, fds: FileDescriptors, program: Program, stdin: str, seconds: float) -> ProgramResult:
         deadline, limit = time.monotonic() + seconds, self.limits.output_bytes
-        output, write = own.pipe()
-        process = self.start(program, own.file(stdin.encode("utf-8", "surrogatepass")), write, own.null())
+        stdout, stdout_writer = fds.pipe()
+        # stdin is a file rather than a pipe: a program that does not read it would block the writer here.
+        process = self.start(program, fds.file(stdin.encode("utf-8", "surrogatepass")), stdout_writer, fds.null())
         try:
-            own.close(write)
-            said = read_until(output, limit + 1, deadline)
+            fds.close(stdout_writer)  # else the pipe would never reach its end
+            output = read_until(stdout, limit + 1, deadline)
         except BaseException:
-            process.end()
+            process.finish()
             raise
-        code = process.end(deadline - time.monotonic() if said.ended else 0.0)
-        overflowed = len(said.content) > limit
-        return ProgramResult(said.content[:limit], code, not said.ended and not overflowed, overflowed)
+        code = process.finish(deadline - time.monotonic() if output.complete else 0.0)
+        overflowed = len(output.content) > limit
+        return ProgramResult(output.content[:limit], code, not output.complete and not overflowed, overflowed)
 
-    def converse(self, tests: str, solution: str, seconds: float) -> Conversation:
+    def run_connected(self, tests: str, solution: str, seconds: float) -> ConnectedResult:
+        """Runs two programs, each one's stdout connected to the other's stdin, and returns the stderr of the tests."""
         deadline = time.monotonic() + seconds
-        with Descriptors() as own, ExitStack() as started:
-            (asked, ask), (answer, answered), (report, write) = own.pipe(), own.pipe(), own.pipe()
-            solver = self.start(self._program(own, solution), asked, answered, own.null())
-            started.callback(solver.end)
-            tester = self.start(self._program(own, tests), answer, ask, write)
-            started.callback(tester.end)
-            own.close(asked, ask, answer, answered, write)
-            said = read_until(report, REPORT_BYTES, deadline, b"\n")
-            if said.ended:
+        with FileDescriptors() as fds, ExitStack() as started:
+            calls_reader, calls_writer = fds.pipe()
+            replies_reader, replies_writer = fds.pipe()
+            report_reader, report_writer = fds.pipe()
+            solver = self.start(self._program(fds, solution), calls_reader, replies_writer, fds.null())
+            started.callback(solver.finish)
+            tester = self.start(self._program(fds, tests), replies_reader, calls_writer, report_writer)
+            started.callback(tester.finish)
+            # Each process must hold the only copy of its ends: the death of one then shows as end of file in the other.
+            fds.close(calls_reader, calls_writer, replies_reader, replies_writer, report_writer)
+            report = read_until(report_reader, MAX_REPORT_BYTES, deadline, b"\n")
+            if report.complete:
                 started.close()
-                return Conversation(said.content, False)
-            if solver.end() is None:  # without it the tests come to their end, and report how far they got
+                return ConnectedResult(report.content, False)
+            # Only the solution is killed: the tests then run to their end and report how far they got.
+            if solver.finish() is None:
                 raise SandboxError(f"the sandbox took more than {seconds:.1f} s to start")
-            rest = read_until(report, REPORT_BYTES, time.monotonic() + GRACE_SECONDS, b"\n")
-            return Conversation(said.content + rest.content, True)
+            rest = read_until(report_reader, MAX_REPORT_BYTES, time.monotonic() + GRACE_SECONDS, b"\n")
+            return ConnectedResult(report.content + rest.content, True)
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What came out of a pipe, and whether it came to its end."""
+class PipeOutput:
+    """Bytes read from a pipe.
+
+    Attributes:
+        content: the bytes.
+        complete: True if the pipe ended, or the awaited terminator was read.
+    """
 
     content: bytes
-    ended: bool
+    complete: bool
 
 
-def read_until(fd: int, limit: int, deadline: float, stop: bytes = b"") -> Said:
-    """Read a pipe until it ends, or says ``stop``; at most so many bytes, and until a time of the monotonic clock."""
+def read_until(fd: int, limit: int, deadline: float, terminator: bytes = b"") -> PipeOutput:
+    """Reads a pipe until it ends or ``terminator`` arrives.
+
+    Args:
+        fd: descriptor to read.
+        limit: maximum number of bytes.
+        deadline: time of the monotonic clock at which reading stops.
+        terminator: last bytes to read; empty to read to the end.
+    """
     poller, content = select.poll(), bytearray()
     poller.register(fd, select.POLLIN)
     while len(content) < limit:
         left = deadline - time.monotonic()
         if left <= 0 or not poller.poll(left * 1000):
-            return Said(bytes(content), False)
+            return PipeOutput(bytes(content), False)
         chunk = os.read(fd, 1 << 16)
         content += chunk
-        if not chunk or (stop and content.endswith(stop)):
-            return Said(bytes(content), True)
-    return Said(bytes(content[:limit]), False)
+        if not chunk or (terminator and content.endswith(terminator)):
+            return PipeOutput(bytes(content), True)
+    return PipeOutput(bytes(content[:limit]), False)
 
 
-class Descriptors:
-    """Descriptors that are closed together. An OSError under it is the machine's, so it leaves as a SandboxError."""
+class FileDescriptors:
+    """Opens descriptors and closes them together. An OSError raised under it leaves as a SandboxError."""
 
     def __init__(self) -> None:
         self._open: set[int] = set()
 
-    def __enter__(self) -> Descriptors:
+    def __enter__(self) -> FileDescriptors:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -144,36 +164,38 @@ class Descriptors:
             raise SandboxError(f"the machine refused: {error}") from error
 
     def pipe(self) -> tuple[int, int]:
-        """The ends to read and to write."""
+        """Returns the ends of a new pipe: one to read, one to write."""
         ends = os.pipe()
         self._open.update(ends)
         return ends
 
     def file(self, content: str | bytes) -> int:
-        """A file in memory with this content, open for reading only."""
+        """Returns the descriptor of a new file in memory with this content, open for reading only."""
         data = content.encode() if isinstance(content, str) else content
         with os.fdopen(os.memfd_create("sandbox"), "wb") as file:
             file.write(data)
             file.flush()
+            # Opened again: the guest must not write to the file, and needs a position of its own at the start.
             fd = os.open(f"/proc/self/fd/{file.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
         self._open.add(fd)
         return fd
 
     def null(self) -> int:
-        """Where writing leads nowhere."""
+        """Returns a descriptor that discards what is written to it."""
         fd = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         self._open.add(fd)
         return fd
 
     def close(self, *fds: int) -> None:
-        """Close some of them early."""
+        """Closes some of the descriptors early."""
         self._open.difference_update(fds)
         for fd in fds:
             os.close(fd)
 
 
-def wait_for(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Whether a process ends within so many seconds; without the naps of ``Popen.wait(timeout)``."""
+def wait_for_exit(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Waits up to ``seconds`` for a process and returns True if it has ended."""
+    # A pidfd wakes up at once; ``Popen.wait(timeout)`` sleeps in steps of up to 50 ms, as long as a whole grading.
     if process.poll() is None and seconds > 0:
         with suppress(ProcessLookupError):
             fd = os.pidfd_open(process.pid)
@@ -188,96 +210,123 @@ def wait_for(process: subprocess.Popen[bytes], seconds: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A descriptor with Python source, after a compiled module that it is to be run in if there is one."""
+    """A program to run in a sandbox.
+
+    Attributes:
+        fd: descriptor of a file with Python source, after the compiled guest program if there is one.
+        compiled: True if the file starts with the compiled guest program.
+    """
 
     fd: int
     compiled: bool
 
-    def command(self, python: str, where: str | None = None) -> list[str]:
-        """The command line of an isolated interpreter that runs it; ``where`` is a literal to open instead."""
-        first = "import marshal; exec(marshal.load(file)); " if self.compiled else ""
-        load = f"file = open({where or self.fd}, 'rb'); {first}exec(file.read())"
+    def command(self, python: str, path: str | None = None) -> list[str]:
+        """Returns the command line of an isolated interpreter that runs the program.
+
+        Args:
+            python: path of the interpreter.
+            path: Python expression of what to open, in place of the descriptor.
+        """
+        load_guest = "import marshal; exec(marshal.load(file)); " if self.compiled else ""
+        load = f"file = open({path or self.fd}, 'rb'); {load_guest}exec(file.read())"
         return [python, *["-I", "-S", "-B", "-X", "utf8", "-c"], load]
 
 
-class Supervised:
-    """A process started by a supervisor, which tells on a pipe that nothing inside can reach what it started and how
-    that ended, in lines of JSON like bubblewrap's. It returns only after all that it started is gone."""
+class SupervisedProcess:
+    """A sandbox that a supervisor (bubblewrap, or a script of ours) starts and reports on.
+
+    The supervisor writes JSON lines to a pipe that no guest process can reach: the first guest process's id, then its
+    exit code. It returns only after every process it started is gone.
+    """
 
     def __init__(self, process: subprocess.Popen[bytes], status: int):
         self._process, self._status = process, status
-        self._end: int | None = None
+        self._code: int | None = None
 
-    def end(self, patience: float = 0.0) -> int | None:
+    def finish(self, wait_seconds: float = 0.0) -> int | None:
+        """Waits, kills what still runs, and returns the guest's exit code; a second call returns the same."""
         if self._status == -1:
-            return self._end
-        told, killed = b"", False
+            return self._code
+        status_lines, killed = b"", False
         try:
-            if not wait_for(self._process, patience):
-                told = read_until(self._status, 1 << 12, time.monotonic() + DEATH_SECONDS, b"\n").content
-                killed = self._kill(_value(told, "child-pid"))
-                if not wait_for(self._process, DEATH_SECONDS):
-                    raise SandboxError("what was killed does not die")
-            told += read_until(self._status, 1 << 12, time.monotonic() + DEATH_SECONDS).content
+            if not wait_for_exit(self._process, wait_seconds):
+                deadline = time.monotonic() + KILL_TIMEOUT_SECONDS
+                status_lines = read_until(self._status, 1 << 12, deadline, b"\n").content
+                killed = self._kill(_status_value(status_lines, "child-pid"))
+                if not wait_for_exit(self._process, KILL_TIMEOUT_SECONDS):
+                    raise SandboxError("a killed sandbox does not end")
+            status_lines += read_until(self._status, 1 << 12, time.monotonic() + KILL_TIMEOUT_SECONDS).content
         finally:
             os.close(self._status)
             self._status = -1
-        self._end = _value(told, "exit-code")
-        if self._end is None and not killed:
+        self._code = _status_value(status_lines, "exit-code")
+        if self._code is None and not killed:
             raise SandboxError(f"it ended with {self._process.returncode} before it started the program")
-        return self._end
+        return self._code
 
-    def _kill(self, first: int | None) -> bool:
-        if first is None or self._process.poll() is not None:
+    def _kill(self, guest: int | None) -> bool:
+        """Kills the first guest process: the only one, or the init process whose pid namespace ends with it."""
+        # Not the supervisor: it has to survive, reap the guest and report its exit code.
+        if guest is None or self._process.poll() is not None:
             return False
         with suppress(ProcessLookupError):
-            os.kill(first, signal.SIGKILL)
+            os.kill(guest, signal.SIGKILL)
         return True
 
 
-def _value(told: bytes, key: str) -> int | None:
-    lines = [json.loads(line) for line in told.splitlines() if line.endswith(b"}")]
-    return next((line[key] for line in lines if key in line), None)
+def _status_value(status_lines: bytes, key: str) -> int | None:
+    """Returns a value from the supervisor's JSON lines, None if no complete line has it."""
+    for line in status_lines.splitlines():
+        if not line.endswith(b"}"):  # cut off in the middle
+            continue
+        status = json.loads(line)
+        if key in status:
+            return status[key]
+    return None
 
 
-def become_nobody() -> list[str]:
-    """What to put before a command for it to run as nobody, where this process is root."""
-    drop = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]
+def unprivileged_prefix() -> list[str]:
+    """Returns the start of a command line that makes the rest run as nobody, where this process is root."""
+    drop = ["setpriv", f"--reuid={NOBODY_UID}", f"--regid={NOBODY_UID}", "--clear-groups", "--"]
     return drop if os.geteuid() == 0 else []
 
 
 def readable_interpreter() -> str:
-    """This interpreter without its venv, if the user inside can read it, else the system's."""
+    """Returns this interpreter without its venv if the guest's user can read it, else the system's."""
     for python in (os.path.realpath(sys.executable), os.path.realpath("/usr/bin/python3")):
         folders = Path(python).parents
+        # Root can read everything, so os.access says nothing about nobody: each folder needs its x bit for others.
         hidden = os.geteuid() == 0 and not all(folder.stat().st_mode & 0o001 for folder in folders if folder.exists())
         if os.access(python, os.X_OK) and not hidden:
             return python
     raise SandboxError(
-        f"{NOBODY}, the user inside, can read no interpreter: install one outside of /root (Debian: python3)"
+        f"user {NOBODY_UID}, which runs the code, can read no interpreter: "
+        "install one outside of /root (Debian: python3)"
     )
 
 
 class UnsafeLocal(LocalSandbox):
-    """**NO PROTECTION.** A plain process of yours, with limits against accidents and none against intent."""
+    """**NO PROTECTION.** Runs a plain process with your rights: limits against accidents, none against intent."""
 
-    def start(self, program: Program, stdin: int, stdout: int, stderr: int) -> Process:
-        """Start it in a process group of its own."""
+    def start(self, program: Program, stdin: int, stdout: int, stderr: int) -> SandboxProcess:
+        """Starts the interpreter in a process group of its own."""
         command, fds = program.command(sys.executable), (program.fd,)
-        return _Group(
+        return _ProcessGroup(
             subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=fds, start_new_session=True)
         )
 
 
-class _Group:
+class _ProcessGroup:
     def __init__(self, process: subprocess.Popen[bytes]):
         self._process = process
 
-    def end(self, patience: float = 0.0) -> int | None:
-        wait_for(self._process, patience)
+    def finish(self, wait_seconds: float = 0.0) -> int | None:
+        """Waits, kills the process group, and returns the exit code."""
+        wait_for_exit(self._process, wait_seconds)
+        # The whole group, even if its leader has ended: children of the program would otherwise outlive it.
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        if not wait_for(self._process, DEATH_SECONDS):
-            raise SandboxError("a killed process does not die")
+        if not wait_for_exit(self._process, KILL_TIMEOUT_SECONDS):
+            raise SandboxError("a killed process does not end")
         code = self._process.returncode
         return code if code >= 0 else 128 - code

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from support.compose import composed
 from support.paths import ROOT
 
-from verl_rsim.config.schema import parse_config
+from verl_rsim.config.schema import RsimConfig, parse_config
 from verl_rsim.core.schedule import build_schedule
 
 
@@ -92,7 +92,7 @@ def test_continual_code_freezes_the_reasoner_and_trains_the_planner_at_its_whole
 
 def test_servers_take_the_longest_row_and_no_more(monkeypatch, home):
     from verl_rsim.config.recipes import compose_recipe
-    from verl_rsim.training.policy import longest_row
+    from verl_rsim.training.job_config import longest_row
 
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     monkeypatch.setenv("RSIM_HOME", str(home))
@@ -105,12 +105,12 @@ def test_servers_take_the_longest_row_and_no_more(monkeypatch, home):
 def test_the_planners_policy_counts_the_gpus_of_its_own_pool(monkeypatch, home):
     """Its servers, too: verl spreads one over several nodes by the reasoner's count."""
     from verl_rsim.config.recipes import compose_recipe
-    from verl_rsim.training.policy import planner_config
+    from verl_rsim.training.job_config import prepare_configs
 
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     monkeypatch.setenv("RSIM_HOME", str(home))
     config = compose_recipe("tiny", ["rsim.planner_pool={enable:true,n_gpus_per_node:2}", "trainer.n_gpus_per_node=8"])
-    planner = planner_config(config)
+    planner = prepare_configs(config, RsimConfig()).planner
     assert (planner.trainer.n_gpus_per_node, planner.actor_rollout_ref.rollout.n_gpus_per_node) == (2, 2)
     assert planner.actor_rollout_ref.model.path == config.planner.model.path
     assert config.actor_rollout_ref.rollout.n_gpus_per_node == 8

@@ -41,7 +41,7 @@ def job(home) -> Iterator[DictConfig]:
 
 @contextmanager
 def overridden(config: DictConfig, overrides: Sequence[str]) -> Iterator[DictConfig]:
-    """The configuration with overrides of a command line, taken back afterwards."""
+    """Applies command-line overrides to the configuration while the context is open."""
     parsed = GRAMMAR.parse_overrides(list(overrides))
     before = []
     for override in parsed:
@@ -67,7 +67,7 @@ def whole_check(config: DictConfig) -> None:
 
 
 def quick_check(config: DictConfig) -> None:
-    """What needs no data and no model."""
+    """Runs the checks that need no data and no model."""
     check_early(config)
     rsim = parse_config(OmegaConf.to_container(config.rsim, resolve=True))
     build_schedule(rsim.schedule, rsim.weight, 100).check_trainable(rsim.frozen)
@@ -83,7 +83,7 @@ def refusal(config: DictConfig, overrides: Sequence[str]) -> ConfigError:
 
 
 def names(error: ConfigError, key: str) -> bool:
-    """Whether an error is about a key, or about what stands below or above it."""
+    """Returns True if an error names a key, or a key below or above it."""
     key = key.lstrip("+")
     return error.key.startswith(key) or key.startswith(error.key + ".")
 

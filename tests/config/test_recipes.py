@@ -30,7 +30,7 @@ ON_GPUS = [name for name in recipes() if name in HARDWARE and HARDWARE[name].gpu
 
 @pytest.fixture(scope="module")
 def stocked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with the stand-ins for all models and data."""
+    """Folder with stand-ins for all models and data."""
     folder = tmp_path_factory.mktemp("stocked")
     stock_home(folder)
     architectures(folder, folder / "architectures")
@@ -43,7 +43,7 @@ def _composed(name: str) -> DictConfig:
 
 
 def composed(name: str) -> DictConfig:
-    """A recipe's configuration, for the caller to change."""
+    """Returns a copy of a recipe's configuration."""
     return deepcopy(_composed(name))
 
 

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from verl_rsim.cli import app
 from verl_rsim.continual.chain import read_chain
 from verl_rsim.continual.runner import run_chain
-from verl_rsim.continual.stages import Job, StageFailed
-from verl_rsim.monitoring.report.facts import find_metrics, load_steps
-from verl_rsim.utils.artifact_folders import only_one
+from verl_rsim.continual.stages import StageFailed, StageJob
+from verl_rsim.monitoring.report.report_data import find_metrics, load_steps
+from verl_rsim.utils.artifact_folders import locked_folder
 from verl_rsim.utils.errors import ConfigError, DataError, RsimError
 
 CHAIN = """
@@ -59,8 +59,8 @@ def composed():
 @pytest.fixture
 def unchecked(monkeypatch, composed):
     """Saves the seconds that composing and checking every stage takes, where they are not what is tested."""
-    monkeypatch.setattr(Job, "check", lambda *_: None)
-    monkeypatch.setattr(Job, "compose", lambda *_: composed)
+    monkeypatch.setattr(StageJob, "check", lambda *_: None)
+    monkeypatch.setattr(StageJob, "compose", lambda *_: composed)
 
 
 def go(path: Path, commands: Commands):
@@ -189,11 +189,11 @@ def test_a_stage_without_a_checkpoint_may_still_be_changed(write):
 def test_a_stage_whose_predecessor_was_removed_is_refused(write, tmp_path):
     go(write(), Commands())
     shutil.rmtree(tmp_path / "out/stages/math")
-    with pytest.raises(ConfigError, match=r"stages.code=.*is there without math before it"):
+    with pytest.raises(ConfigError, match=r"stages.code=.*exists without math before it"):
         go(tmp_path / "chain.yaml", Commands())
     for checkpoint in (tmp_path / "out/stages/code").glob("global_step_*"):
         shutil.rmtree(checkpoint)
-    with pytest.raises(ConfigError, match="is there without math before it"):
+    with pytest.raises(ConfigError, match="exists without math before it"):
         go(tmp_path / "chain.yaml", Commands())
 
 
@@ -216,7 +216,7 @@ def test_learned_tasks_are_replayed_and_measured_like_stages(write, tmp_path):
 @pytest.mark.usefixtures("unchecked")
 def test_one_process_at_a_time(write, tmp_path):
     path = write()
-    with only_one(tmp_path / "out"), pytest.raises(RsimError, match="another process"):
+    with locked_folder(tmp_path / "out"), pytest.raises(RsimError, match="another process"):
         go(path, Commands())
 
 
@@ -224,7 +224,7 @@ def test_one_process_at_a_time(write, tmp_path):
     ("old", "new", "message"),
     [
         (CHAIN, "[1]", "must hold the keys planner, reasoner and stages"),
-        ("planner: tiny-qwen2", "", "planner=None: name the model that learns"),
+        ("planner: tiny-qwen2", "", "planner=None: name the model to train"),
         ("planner: tiny-qwen2", "planner: [a]", r"planner=\['a'\]: must be text"),
         ("reasoner: tiny-llama", "", "reasoner=None: is missing"),
         ("evaluation:", "evaluations:", "evaluations=.*unknown key"),
@@ -238,15 +238,15 @@ def test_one_process_at_a_time(write, tmp_path):
         ("replay: 0.25", "replay: true", "stages.code.replay=True"),
         ("replay: 0.25", "replay: .nan", "stages.code.replay=nan"),
         ("name: code", "name: math", "the name of another task"),
-        ("name: code", "name: before", "a word with a meaning of its own"),
-        ("name: code", "name: alone", "a word with a meaning of its own"),
+        ("name: code", "name: before", "a reserved name"),
+        ("name: code", "name: alone", "a reserved name"),
         ("name: code", "name: a/b", "a name becomes a folder"),
         ("name: code", "name: 1", "a name becomes a folder"),
         ("recipe: tiny", "learned: {math: arithmetic}", "the name of another task"),
         ("recipe: tiny", "datasets: {math: arithmetic}", "the name of another task"),
         ("recipe: tiny", "learned: [arithmetic]", "learned=.*must map names to data"),
         ("recipe: tiny", "seed: 0.5", "seed=0.5"),
-        ("recipe: tiny", "overrides: data.train_batch_size=2", "must be a list of hydra's overrides"),
+        ("recipe: tiny", "overrides: data.train_batch_size=2", "must be a list of hydra overrides"),
         ("recipe: tiny", "overrides: [trainer.resume_mode=disable]", "the chain sets trainer.resume_mode"),
         ("recipe: tiny", "overrides: [+data.train_files=x]", "use its key data"),
         ("limit: 4", "planners: {a: b}", "evaluation.planners=.*the chain sets it"),

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from verl_rsim.continual.forgetting import LearnedDataset, analyse, measure, resampled
-from verl_rsim.continual.report import grids
+from verl_rsim.continual.forgetting import LearnedDataset, analyse, bootstrap_accuracy, compute_measures
+from verl_rsim.continual.report import forgetting_tables
 from verl_rsim.evaluation.statistics import bootstrap, paired
 
 R = np.array(
@@ -25,7 +25,7 @@ R = np.array(
 
 
 def test_three_stages_by_hand():
-    found = measure(R, (1, 2, 3))
+    found = compute_measures(R, (1, 2, 3))
     assert found["average accuracy"] == pytest.approx((0.55 + 0.40 + 0.80) / 3)
     assert found["backward transfer"] == pytest.approx(((0.55 - 0.60) + (0.40 - 0.70)) / 2)
     assert found["forward transfer"] == pytest.approx(((0.20 - 0.10) + (0.25 - 0.30)) / 2)
@@ -35,13 +35,13 @@ def test_three_stages_by_hand():
 def test_forgetting_is_from_the_best_state_not_from_the_one_after_learning():
     recovered = R.copy()
     recovered[2, 0] = 0.9  # task 2 helped task 1, task 3 undid it
-    found = measure(recovered, (1, 2, 3))
+    found = compute_measures(recovered, (1, 2, 3))
     assert found["forgetting"] == pytest.approx(((0.9 - 0.55) + (0.70 - 0.40)) / 2)
     assert found["backward transfer"] == pytest.approx(((0.55 - 0.60) + (0.40 - 0.70)) / 2)
 
 
 def test_a_task_learned_before_the_chain_counts_from_its_first_state():
-    found = measure(R, (0, 1, None))
+    found = compute_measures(R, (0, 1, None))
     assert found["average accuracy"] == pytest.approx((0.55 + 0.40) / 2)
     assert found["backward transfer"] == pytest.approx(((0.55 - 0.20) + (0.40 - 0.20)) / 2)
     assert found["forgetting"] == pytest.approx(((0.60 - 0.55) + (0.70 - 0.40)) / 2)
@@ -49,15 +49,15 @@ def test_a_task_learned_before_the_chain_counts_from_its_first_state():
 
 
 def test_what_is_not_learned_yet_does_not_count():
-    found = measure(R[:2], (1, 2, 3))
+    found = compute_measures(R[:2], (1, 2, 3))
     assert found["average accuracy"] == pytest.approx(0.60)
     assert all(np.isnan(found[name]) for name in ("backward transfer", "forward transfer", "forgetting"))
-    assert all(np.isnan(value) for value in measure(R[:1], (1, 2, 3)).values())
+    assert all(np.isnan(value) for value in compute_measures(R[:1], (1, 2, 3)).values())
 
 
 @given(arrays(np.float64, (4, 3), elements=st.floats(0, 1)))
 def test_nothing_is_forgotten_less_than_backward_transfer_says(accuracy):
-    found = measure(accuracy, (1, 2, 3))
+    found = compute_measures(accuracy, (1, 2, 3))
     assert found["forgetting"] >= -found["backward transfer"] - 1e-12
     for value in found.values():
         assert -1 <= value <= 1
@@ -65,7 +65,7 @@ def test_nothing_is_forgotten_less_than_backward_transfer_says(accuracy):
 
 def test_bootstrap_samples_have_the_same_questions_in_every_state():
     values = np.random.default_rng(0).integers(0, 2, (1, 50)).astype(float)
-    samples = resampled([np.concatenate([values, values, 1 - values])], seed=0, resamples=2000)
+    samples = bootstrap_accuracy([np.concatenate([values, values, 1 - values])], seed=0, resamples=2000)
     assert samples.shape == (2000, 3, 1)
     assert (samples[:, 0] == samples[:, 1]).all()
     assert samples[:, 0] + samples[:, 2] == pytest.approx(np.ones((2000, 1)))
@@ -122,14 +122,14 @@ def test_the_state_before_alone_has_a_matrix_and_no_comparison():
     report = analyse(STATES[:1], DATASETS, SCORES, seed=0)
     assert not report.since_before
     assert not report.since_learned
-    assert len(grids(report)) == 1
+    assert len(forgetting_tables(report)) == 1
     assert all(math.isnan(found.estimate.mean) for found in report.measures)
 
 
 def test_a_measure_without_a_task_is_left_out_of_the_tables():
-    tables = grids(analyse(STATES[:2], DATASETS, SCORES, seed=0))
+    tables = forgetting_tables(analyse(STATES[:2], DATASETS, SCORES, seed=0))
     assert [row[0] for row in tables[1].rows] == ["average accuracy"]
-    tables = grids(analyse(STATES, DATASETS, SCORES, seed=0))
+    tables = forgetting_tables(analyse(STATES, DATASETS, SCORES, seed=0))
     assert [row[0] for row in tables[1].rows] == [
         "average accuracy",
         "backward transfer",

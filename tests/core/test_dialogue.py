@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verl_rsim.core.dialogue import Dialogue, Generation, Injection, Limits, Observer, Request, StepEnd, Stop
+from verl_rsim.core.dialogue import Dialogue
+from verl_rsim.core.episode import Generation, Injection, Limits, Observer, Request, StepEnd, Stop
 from verl_rsim.core.strategies import STRATEGIES, TERMINATION, strategy_index
 
 QUESTION = [{"role": "user", "content": "What is 2 + 3?"}]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from verl_rsim.data.filters import Filters, Split, rank, token_counter
+from verl_rsim.data.filters import Filters, Split, hash_fraction, token_counter
 from verl_rsim.data.overlap import EvaluationSet, question_of
 from verl_rsim.data.prepare import prepare
 from verl_rsim.data.question import Question
@@ -75,14 +75,14 @@ def test_questions_of_an_evaluation_set_are_dropped_and_overlap_is_reported(tmp_
     ],
 )
 def test_a_shared_run_of_words(question, ngram, shared):
-    assert bool(EvaluationSet("known", ["Hello.", LONG], ngram).shared(question)) is shared
+    assert bool(EvaluationSet("known", ["Hello.", LONG], ngram).find_shared_ngram(question)) is shared
 
 
 def test_only_case_form_and_spacing_are_the_same_question():
     known = EvaluationSet("known", ["What is  3 - 2?"])
-    assert known.holds("what is 3 - 2?\n")
-    assert known.holds("What is \uff13 - 2?"), "full-width digits are digits"
-    assert not known.holds("What is 3 + 2?")
+    assert known.contains("what is 3 - 2?\n")
+    assert known.contains("What is \uff13 - 2?"), "full-width digits are digits"
+    assert not known.contains("What is 3 + 2?")
 
 
 def test_questions_of_verl_rows_without_ours_are_taken_from_the_prompt():
@@ -134,12 +134,14 @@ def test_a_sample_depends_on_seed_and_text_alone_and_grows():
 
     def sample(count: int, seed: int, order: int = 1) -> list[Question]:
         split = Split(questions[::order])
-        split.sample("over", count, seed)
+        split.keep_sample("over", count, seed)
         return split.questions
 
     assert sample(20, 0) == sample(20, 0, order=-1)[::-1]
     assert set(sample(10, 0)) < set(sample(20, 0)) != set(sample(20, 1))
-    assert sorted(sample(20, 0), key=lambda q: rank(q, 0))[:10] == sorted(sample(10, 0), key=lambda q: rank(q, 0))
+    assert sorted(sample(20, 0), key=lambda q: hash_fraction(q, 0))[:10] == sorted(
+        sample(10, 0), key=lambda q: hash_fraction(q, 0)
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import re
 import pyarrow.parquet as pq
 import pytest
 
-from verl_rsim.data.finance import draw
+from verl_rsim.data.finance import draw_question
 from verl_rsim.data.prepare import prepare
 from verl_rsim.reward.math_grading.answer_types import AnswerTypes
 from verl_rsim.reward.math_grading.compare import AnswerType
@@ -35,7 +35,7 @@ def solve(text: str) -> float:
 
 @pytest.mark.parametrize("seed", range(200))
 def test_the_answer_is_what_the_figures_say(seed):
-    text, answer = draw(random.Random(seed))
+    text, answer = draw_question(random.Random(seed))
     assert float(answer.rstrip("%")) == pytest.approx(solve(text), abs=0.006)
     assert answer.endswith("%") == ("percent" in text.splitlines()[-1])
 

@@ -8,7 +8,7 @@ import pytest
 
 from verl_rsim.data.prepare import prepare
 from verl_rsim.data.prepare_models import prepare_tiny
-from verl_rsim.utils.artifact_folders import only_one
+from verl_rsim.utils.artifact_folders import locked_folder
 from verl_rsim.utils.errors import ConfigError, DataError, RsimError
 
 
@@ -46,13 +46,13 @@ def test_other_settings_make_the_folder_anew(tmp_path):
 def test_a_folder_with_other_files_is_left_alone(tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d/mine.parquet").write_text("mine")
-    with pytest.raises(ConfigError, match=r"out=.*holds files and no manifest\.json that says they were made here"):
+    with pytest.raises(ConfigError, match=r"out=.*holds files that verl-rsim did not build \(no manifest\.json\)"):
         prepare(tmp_path / "d", "arithmetic", train=20, test=5)
     assert [path.name for path in (tmp_path / "d").iterdir()] == ["mine.parquet"]
 
 
 def test_a_folder_is_made_by_one_process_at_a_time(tmp_path):
-    with only_one(tmp_path, ".d.lock"), pytest.raises(RsimError, match="another process is at work here"):
+    with locked_folder(tmp_path, ".d.lock"), pytest.raises(RsimError, match="another process is using this folder"):
         prepare(tmp_path / "d", "arithmetic", train=20, test=5)
     assert prepare(tmp_path / "d", "arithmetic", train=20, test=5)
 

@@ -259,7 +259,7 @@ def test_without_internet_the_message_names_the_set_and_the_way_out(tmp_path, mo
         raise ConnectionError("Couldn't reach 'openai/gsm8k' on the Hub")
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
-    with pytest.raises(DataError, match=r"gsm8k cannot be had .*openai/gsm8k.* prepare-data gsm8k --source"):
+    with pytest.raises(DataError, match=r"gsm8k cannot be loaded .*openai/gsm8k.* prepare-data gsm8k --source"):
         prepare(tmp_path / "d", "gsm8k")
     assert not (tmp_path / "d").exists()
 
@@ -270,7 +270,7 @@ def test_bad_copies(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"gsm8k \(train\) cannot be read"):
         prepare(tmp_path / "d", "gsm8k", copy=tmp_path / "empty")
-    with pytest.raises(ConfigError, match="arithmetic is no published set"):
+    with pytest.raises(ConfigError, match="arithmetic is no published dataset"):
         prepare(tmp_path / "d", "arithmetic", copy=tmp_path)
     with pytest.raises(DataError, match=r"no generator 'gsm9k'.*choose math, math500, gsm8k"):
         prepare(tmp_path / "d", "gsm9k")

@@ -108,5 +108,5 @@ def test_a_share_too_small_for_every_task_is_refused(files, tmp_path):
 def test_columns_that_do_not_go_together_are_an_error_with_the_files(files, tmp_path):
     odd = tmp_path / "odd.parquet"
     pq.write_table(pa.Table.from_pylist([{"data_source": "odd", "prompt": "text"}] * 50), odd)
-    with pytest.raises(DataError, match=r"odd\.parquet do not go into one file"):
+    with pytest.raises(DataError, match=r"odd\.parquet do not fit into one file"):
         mix(tmp_path / "mix", files["code"], {"odd": odd}, 0.5, seed=0)

@@ -6,7 +6,7 @@ import pytest
 
 from verl_rsim.data.prepare import prepare
 from verl_rsim.data.rows import read_rows
-from verl_rsim.data.synthetic import SYNTHETIC, synthetic
+from verl_rsim.data.synthetic import SYNTHETIC, generate_synthetic
 from verl_rsim.reward.math_grading.answer_types import AnswerTypes
 from verl_rsim.reward.math_grading.compare import AnswerType
 from verl_rsim.reward.math_grading.scorer import MathScorer
@@ -27,8 +27,8 @@ def test_every_type_of_answer_has_a_set():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_answers_are_scored_by_their_type(name, scorer):
-    questions = synthetic(name, 20, seed=3)
-    assert questions == synthetic(name, 20, seed=3)
+    questions = generate_synthetic(name, 20, seed=3)
+    assert questions == generate_synthetic(name, 20, seed=3)
     for question in questions:
         assert scorer.score(f"\\boxed{{{question.answer}}}", question.answer, name).accuracy == 1
     for other in questions:
@@ -37,14 +37,14 @@ def test_answers_are_scored_by_their_type(name, scorer):
 
 
 def test_their_answers_are_right():
-    for question in synthetic("option_synthetic", 50, 0):
+    for question in generate_synthetic("option_synthetic", 50, 0):
         asked, *options = question.text.splitlines()
         left, right = asked.removeprefix("Which is ").rstrip("?").split(" + ")
         assert f"{question.answer}) {int(left) + int(right)}" in options
-    for question in synthetic("bool_synthetic", 50, 0):
+    for question in generate_synthetic("bool_synthetic", 50, 0):
         words = question.text.rstrip(".").split()
         assert question.answer == str(int(words[3]) % int(words[-1]) == 0)
-    for question in synthetic("list_synthetic", 50, 0):
+    for question in generate_synthetic("list_synthetic", 50, 0):
         numbers = question.text.removeprefix("Sort ").partition(" in")[0].split(", ")
         assert question.answer == str(sorted(map(int, numbers)))
 

@@ -13,7 +13,7 @@ from support.paths import ROOT
 
 from verl_rsim.config.schema import parse_config
 from verl_rsim.continual.chain import read_chain
-from verl_rsim.continual.stages import plan
+from verl_rsim.continual.stages import plan_jobs
 from verl_rsim.data.prepare import prepare
 
 EXAMPLES = ROOT / "examples"
@@ -44,7 +44,7 @@ def test_chains(name, tmp_path, monkeypatch):
     for source in ("arithmetic", "humaneval", "finance_synthetic"):
         prepare(tmp_path / "data" / source, source, train=120, test=8)
     chain = read_chain(EXAMPLES / name, planner="planner")
-    for job in plan(chain, tmp_path / "out"):
+    for job in plan_jobs(chain, tmp_path / "out"):
         config = job.compose("planner", "reasoner")
         assert parse_config(OmegaConf.to_container(config.rsim, resolve=True)).frozen == {"reasoner"}
         assert config.trainer.total_training_steps == job.stage.steps

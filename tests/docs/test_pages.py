@@ -12,7 +12,7 @@ from support.pages import PAGES
 from support.paths import ROOT
 
 from verl_rsim.config.schema import RsimConfig, parse_config
-from verl_rsim.core.dialogue import Stop
+from verl_rsim.core.episode import Stop
 from verl_rsim.core.schedule import build_schedule
 from verl_rsim.reward.math_grading.answer_types import AnswerTypes
 from verl_rsim.reward.math_grading.compare import AnswerType

@@ -34,7 +34,7 @@ def messages(file: Path) -> Iterable[str]:
 
 @cache
 def of_this_package() -> str:
-    files = [*ROOT.glob("verl_rsim/**/*.py"), *ROOT.glob("reward/*.py")]
+    files = [*ROOT.glob("verl_rsim/**/*.py"), *ROOT.glob("reward/**/*.py")]
     return "\n".join(text for file in files for text in messages(file))
 
 
@@ -58,4 +58,4 @@ def test_verl_or_vllm_can_say_it(message):
 def test_every_alarm_is_there():
     from verl_rsim.monitoring.alarms import RULES
 
-    assert not [name for name, rule in RULES.items() if rule.what.partition(" 20 ")[0] not in PAGE]
+    assert not [name for name, rule in RULES.items() if rule.description.partition(" 20 ")[0] not in PAGE]

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from verl_rsim.core.controls import BASE_PLANNER, CONTROLS, PLANNER
-from verl_rsim.core.dialogue import Request
+from verl_rsim.core.episode import Request
 from verl_rsim.evaluation import Planner, Reasoner, Rules, Sampling, play
 from verl_rsim.evaluation.records import RECORDS, read_records
 from verl_rsim.serving.server import Server, bind
@@ -114,9 +114,9 @@ def test_the_engine_in_the_process_and_the_one_behind_http_continue_alike(home, 
 async def check_told(sampler, request: Request) -> None:
     """Who watches an engine is told the very tokens it returns, as they come."""
     told = []
-    sampler.watch = told.append
+    sampler.on_tokens = told.append
     generation = await sampler(request)
-    sampler.watch = None
+    sampler.on_tokens = None
     assert tuple(token for ids in told for token in ids) == generation.token_ids
     assert len(told) > 1
 
@@ -149,10 +149,10 @@ async def check_served(planner: Planner, reasoner: Reasoner) -> None:
                 await anext(aiter(leaving))
         requests = reasoner.engine._llm.output_processor.request_states
         for _ in range(100):
-            if service.gate.admitted == 0 and not requests:
+            if service.admission.active == 0 and not requests:
                 break
             await asyncio.sleep(0.05)
-        assert (service.gate.admitted, requests) == (0, {})
+        assert (service.admission.active, requests) == (0, {})
         server.should_exit = True
         await task
 
@@ -160,7 +160,7 @@ async def check_served(planner: Planner, reasoner: Reasoner) -> None:
 def test_an_endpoint_with_another_tokenizer_or_without_labels_is_refused(home, served):
     from verl_rsim.utils.errors import EngineError
 
-    with pytest.raises(EngineError, match="encodes text otherwise"):
+    with pytest.raises(EngineError, match="encodes text differently"):
         Planner.from_pretrained(served, tokenizer=str(home / "models/tiny-qwen2"))
 
 

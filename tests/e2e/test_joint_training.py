@@ -27,7 +27,7 @@ from support.paths import SUPPORT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from verl_rsim.monitoring.episode_log import read_log
-from verl_rsim.training.checkpoint.store import FOLDERS, finished, read_state
+from verl_rsim.training.checkpoint.store import FOLDERS, complete_checkpoints, read_state
 
 pytestmark = pytest.mark.e2e
 
@@ -328,7 +328,7 @@ def test_a_frozen_reasoner_only_serves_and_a_killed_worker_ends_the_job(jobs, ho
     saved = jobs.folder / "frozen/global_step_2"
     assert {path.name for path in saved.iterdir()} == {"planner", "data.pt", "rsim.json"}
     assert job.log().count("WARNING: step 1: alarm one_strategy: the share of the commonest strategy is") == 1
-    by_alarm = [path.name for path in finished(saved.parent)]
+    by_alarm = [path.name for path in complete_checkpoints(saved.parent)]
     assert by_alarm[:2] == ["global_step_1", "global_step_2"], "the first by the alarm, which saves once"
     assert re.search(r"'--load_format',\s*'auto'", re.sub(r"\x1b\[[0-9;]*m|\(vLLMHttpServer pid=\d+\)", "", job.log()))
     assert "died" in kill(job, "ray::WorkerDict", 2)
@@ -348,7 +348,7 @@ def test_an_alarm_stops_the_job_and_the_last_checkpoint_stays(jobs):
     assert set(job.metrics()) == {1, 2}, "the step that stops is logged"
     assert job.metrics()[2]["alarm/zero_groups"] == 1
     assert job.metrics()[1]["reasoner/log_prob_gap/mean"] <= 1e-4, "the adapter is served"
-    assert [path.name for path in finished(jobs.folder / "stopped")] == ["global_step_1"]
+    assert [path.name for path in complete_checkpoints(jobs.folder / "stopped")] == ["global_step_1"]
     (events,) = (jobs.folder / "tensorboard_log").rglob("events.*")
     for name in ("strategy/entropy", "planner/pg_loss", "reasoner/reward", "alarm/zero_groups"):
         logged = {event.step: event.value for event in EventAccumulator(str(events)).Reload().Scalars(name)}

@@ -10,20 +10,20 @@ import json
 
 import pytest
 from rich.console import Console
-from support.rule_engine import seat
+from support.rule_engine import rule_models
 
 from verl_rsim.core.controls import CONTROLS, FIXED_EACH, PLANNER, parse_controls
-from verl_rsim.core.dialogue import Request
+from verl_rsim.core.episode import Request
 from verl_rsim.core.episode_record import question_id
 from verl_rsim.core.strategies import STRATEGIES
-from verl_rsim.evaluation.conditions import Draw, Table
-from verl_rsim.evaluation.config import ModelConfig, Settings
+from verl_rsim.evaluation.conditions import ConditionPlayer, SamplingSettings
+from verl_rsim.evaluation.config import EvaluationSettings, ModelConfig
 from verl_rsim.evaluation.dataset import load_questions
 from verl_rsim.evaluation.engines.base import Sampling
 from verl_rsim.evaluation.models import Reasoner
 from verl_rsim.evaluation.records import RECORDS, Record, RecordFile, read_records
 from verl_rsim.evaluation.reports.summary import report
-from verl_rsim.evaluation.reports.write import compare, write_report
+from verl_rsim.evaluation.reports.write import compare_evaluations, write_report
 from verl_rsim.evaluation.rules import Rules
 from verl_rsim.evaluation.runner import evaluate
 from verl_rsim.monitoring.episode_log import read_log
@@ -62,19 +62,19 @@ def sometimes_right(dataset):
     return rule
 
 
-def make(letters, rule, controls=CONTROLS, rules=RULES, **options) -> Table:
-    planner, reasoner = seat(letters, rule, **options)
-    draw = Draw(Sampling(1.0), Sampling(0.5), seed=3)
-    return Table(reasoner, {PLANNER: planner}, controls, rules, draw)
+def make(letters, rule, controls=CONTROLS, rules=RULES, **options) -> ConditionPlayer:
+    planner, reasoner = rule_models(letters, rule, **options)
+    sampling = SamplingSettings(Sampling(1.0), Sampling(0.5), seed=3)
+    return ConditionPlayer(reasoner, {PLANNER: planner}, controls, rules, sampling)
 
 
-def run(table, dataset, scorer, folder, **options) -> list[Record]:
-    return asyncio.run(evaluate(table, dataset, scorer, folder, quiet(), **options))
+def run(player, dataset, scorer, folder, **options) -> list[Record]:
+    return asyncio.run(evaluate(player, dataset, scorer, folder, quiet(), **options))
 
 
 def test_every_condition_may_write_as_much_and_no_more(letters, dataset, scorer, tmp_path):
-    table = make(letters, lambda prompt, seed: ENDLESS)
-    records = run(table, dataset, scorer, tmp_path)
+    player = make(letters, lambda prompt, seed: ENDLESS)
+    records = run(player, dataset, scorer, tmp_path)
     assert {record.condition for record in records} == {*CONTROLS, PLANNER}
     assert RULES.budget == 2 * 20 + 30
     for record in records:
@@ -87,9 +87,9 @@ def test_every_condition_may_write_as_much_and_no_more(letters, dataset, scorer,
 
 
 def test_the_row_has_room_for_the_whole_budget_behind_the_longest_instructions(letters):
-    planner, reasoner = seat(letters, lambda prompt, seed: ENDLESS)
-    table = Table(reasoner, {PLANNER: planner}, (), RULES, Draw())
-    dialogue = table._dialogues[PLANNER]
+    planner, reasoner = rule_models(letters, lambda prompt, seed: ENDLESS)
+    player = ConditionPlayer(reasoner, {PLANNER: planner}, (), RULES, SamplingSettings())
+    dialogue = player._dialogues[PLANNER]
     wordiest = max(range(9), key=lambda i: len(dialogue.injected_ids(i, None)))
 
     async def choose(request: Request):
@@ -101,8 +101,8 @@ def test_the_row_has_room_for_the_whole_budget_behind_the_longest_instructions(l
 
 
 def test_what_each_control_is(letters, dataset, scorer, tmp_path):
-    table = make(letters, lambda prompt, seed: "a step\n\nmore", rules=dataclasses.replace(RULES, max_turns=6))
-    records = {(record.condition, record.question): record for record in run(table, dataset, scorer, tmp_path)}
+    player = make(letters, lambda prompt, seed: "a step\n\nmore", rules=dataclasses.replace(RULES, max_turns=6))
+    records = {(record.condition, record.question): record for record in run(player, dataset, scorer, tmp_path)}
     question = dataset.questions[0].id
     for name in FIXED_EACH:
         assert set(records[name, question].strategies) == {name.removeprefix("fixed:")}
@@ -110,44 +110,44 @@ def test_what_each_control_is(letters, dataset, scorer, tmp_path):
     drawn = {records["random", q.id].strategies for q in dataset.questions}
     assert len(drawn) > 1
     assert records["alone", question].strategies == ()
-    assert "random" in table.conditions
+    assert "random" in player.conditions
     assert all(records[name, question].planner_tokens == 0 for name in CONTROLS)
     assert records[PLANNER, question].planner_tokens == len(records[PLANNER, question].strategies)
-    prompts = [letters.decode(ids) for ids, _ in table.reasoner.engine.requests]
+    prompts = [letters.decode(ids) for ids, _ in player.reasoner.engine.requests]
     menus = [prompt for prompt in prompts if STRATEGIES[1].description in prompt and "name it" in prompt]
     assert len(menus) == len(dataset.questions)
 
 
 def test_a_planner_that_writes_freely_is_read_as_in_training(letters, dataset, scorer, tmp_path):
     rules = dataclasses.replace(RULES, planner_decoding="free")
-    table = make(letters, lambda prompt, seed: "7, I think\n\nmore", ("random",), rules)
-    records = run(table, dataset, scorer, tmp_path)
+    player = make(letters, lambda prompt, seed: "7, I think\n\nmore", ("random",), rules)
+    records = run(player, dataset, scorer, tmp_path)
     assert {r.strategies for r in records if r.condition == PLANNER} == {(STRATEGIES[6].name,) * 3}
     assert len({r.strategies for r in records if r.condition == "random"}) > 1
-    asked = [params for _, params in table.planners[PLANNER].engine.requests]
+    asked = [params for _, params in player.planners[PLANNER].engine.requests]
     assert asked
     assert not any("allowed_token_ids" in params for params in asked)
 
 
 def test_temperature_and_seed_reach_the_engines(letters, dataset, scorer, tmp_path):
     def once(folder):
-        table = make(letters, lambda prompt, seed: "\\boxed{1}␄", controls=("alone",))
-        records = run(table, dataset, scorer, folder, samples=2)
+        player = make(letters, lambda prompt, seed: "\\boxed{1}␄", controls=("alone",))
+        records = run(player, dataset, scorer, folder, samples=2)
         timeless = (dataclasses.replace(r, planner_seconds=0, reasoner_seconds=0, seconds=0) for r in records)
-        return table, sorted(timeless, key=lambda record: record.key)
+        return player, sorted(timeless, key=lambda record: record.key)
 
-    table, first = once(tmp_path / "a")
-    assert {params["temperature"] for _, params in table.reasoner.engine.requests} == {1.0}
-    assert {params["temperature"] for _, params in table.planners[PLANNER].engine.requests} == {0.5}
-    seeds = [params["seed"] for _, params in table.reasoner.engine.requests]
+    player, first = once(tmp_path / "a")
+    assert {params["temperature"] for _, params in player.reasoner.engine.requests} == {1.0}
+    assert {params["temperature"] for _, params in player.planners[PLANNER].engine.requests} == {0.5}
+    seeds = [params["seed"] for _, params in player.reasoner.engine.requests]
     assert len(set(seeds)) == len(seeds)
     assert once(tmp_path / "b")[1] == first
 
 
 def test_concurrency_is_bounded(letters, dataset, scorer, tmp_path):
-    table = make(letters, lambda prompt, seed: ENDLESS)
-    run(table, dataset, scorer, tmp_path, concurrency=3)
-    assert table.reasoner.engine.most_at_once <= 3
+    player = make(letters, lambda prompt, seed: ENDLESS)
+    run(player, dataset, scorer, tmp_path, concurrency=3)
+    assert player.reasoner.engine.most_at_once <= 3
 
 
 def test_a_failed_engine_leaves_what_is_done_and_the_next_start_plays_the_rest(letters, dataset, scorer, tmp_path):
@@ -158,10 +158,10 @@ def test_a_failed_engine_leaves_what_is_done_and_the_next_start_plays_the_rest(l
     assert 0 < len(half) < 10
     path = tmp_path / RECORDS
     path.write_bytes(path.read_bytes()[:-15])  # as if the kill had come in the middle of a line
-    table = make(letters, rule, controls=("alone",))
-    records = run(table, dataset, scorer, tmp_path)
+    player = make(letters, rule, controls=("alone",))
+    records = run(player, dataset, scorer, tmp_path)
     assert len(records) == len({record.key for record in records}) == 2 * len(dataset.questions)
-    assert len(table.reasoner.engine.requests) < sum(max(1, len(r.strategies)) for r in records)
+    assert len(player.reasoner.engine.requests) < sum(max(1, len(r.strategies)) for r in records)
     assert read_records(tmp_path) == records
     finished = make(letters, rule, controls=("alone",))
     run(finished, dataset, scorer, tmp_path)
@@ -217,18 +217,18 @@ def test_two_runs_are_compared_on_their_common_questions(letters, dataset, score
     right = run(make(letters, sometimes_right(dataset), controls=()), dataset, scorer, tmp_path / "a")
     smaller = dataclasses.replace(dataset, questions=dataset.questions[1:])
     run(make(letters, lambda prompt, seed: "\\boxed{none}␄", controls=()), smaller, scorer, tmp_path / "b")
-    difference = compare(tmp_path / "a", tmp_path / "b", quiet())[PLANNER]
+    difference = compare_evaluations(tmp_path / "a", tmp_path / "b", quiet())[PLANNER]
     assert difference.questions == len(dataset.questions) - 1
     assert difference.wins == sum(r.correct for r in right if r.question != dataset.questions[0].id)
     with pytest.raises(ConfigError, match="condition"):
-        compare(tmp_path / "a", tmp_path / "b", quiet(), ("alone",))
+        compare_evaluations(tmp_path / "a", tmp_path / "b", quiet(), ("alone",))
     with pytest.raises(DataError, match=r"manifest\.json"):
-        compare(tmp_path / "a", tmp_path / "nowhere", quiet())
+        compare_evaluations(tmp_path / "a", tmp_path / "nowhere", quiet())
 
 
 def test_a_damaged_record_is_named_by_its_line(tmp_path):
     (tmp_path / RECORDS).write_text('{"condition": 1}\n{"cut')
-    with pytest.raises(DataError, match=r"records\.jsonl:1: is no record"):
+    with pytest.raises(DataError, match=r"records\.jsonl:1: is not a record"):
         RecordFile(tmp_path)
 
 
@@ -253,7 +253,7 @@ def test_controls_by_name():
 )
 def test_settings_that_cannot_be_meant(settings, message):
     with pytest.raises(ConfigError, match=message):
-        Settings(**settings)
+        EvaluationSettings(**settings)
 
 
 @pytest.mark.parametrize(

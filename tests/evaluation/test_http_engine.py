@@ -10,7 +10,7 @@ import math
 import httpx
 import pytest
 
-from verl_rsim.core.dialogue import Request
+from verl_rsim.core.episode import Request
 from verl_rsim.evaluation.engines import http
 from verl_rsim.evaluation.engines.base import EngineSampler, Sampling
 from verl_rsim.evaluation.engines.http import HttpEngine
@@ -48,10 +48,10 @@ def engine(server, url="http://host:8000/v1/") -> HttpEngine:
     return HttpEngine(url, transport=httpx.MockTransport(server))
 
 
-def ask(engine, request=Request((1, 2, 3), 5, ("\n\n",), turn=1), watch=None):  # noqa: B008
+def ask(engine, request=Request((1, 2, 3), 5, ("\n\n",), turn=1), on_tokens=None):  # noqa: B008
     async def once():
         try:
-            return await EngineSampler(engine, Sampling(0.5), "seed", watch)(request)
+            return await EngineSampler(engine, Sampling(0.5), "seed", on_tokens)(request)
         finally:
             await engine.close()
 
@@ -101,7 +101,7 @@ def without(key):
         (lambda choice, body: choice | {"token_ids": [7]}, "ignores allowed_token_ids"),
         (
             lambda choice, body: choice | {"prompt_token_ids": [9, *choice["prompt_token_ids"]]},
-            "encodes text otherwise",
+            "encodes text differently",
         ),
     ],
 )
@@ -132,7 +132,7 @@ def test_tokens_are_told_as_they_are_streamed(letters):
         letters, failures=[events(chunk(5), chunk(6, 7, text="\u2028\x85"), chunk(), '{"usage": {}}', "[DONE]")]
     )
     told = []
-    generation = ask(engine(server), watch=told.append)
+    generation = ask(engine(server), on_tokens=told.append)
     assert told == [[5], [6, 7]]
     assert generation.token_ids == (5, 6, 7)
     assert generation.log_probs == (-0.5,) * 3
@@ -144,7 +144,7 @@ def test_tokens_are_told_as_they_are_streamed(letters):
     [
         (events(chunk(5)), "ended before the completion"),
         (events(chunk(5), '{"error": {"message": "out of memory"}}'), "failed in mid-stream: .*out of memory"),
-        (events("<html>"), "is no JSON"),
+        (events("<html>"), "invalid JSON"),
         (events("[DONE]"), "without token ids"),
         (httpx.Response(400, text="too long"), "answered 400: 'too long'"),
     ],
@@ -152,13 +152,13 @@ def test_tokens_are_told_as_they_are_streamed(letters):
 def test_a_stream_that_breaks_is_not_asked_for_again(letters, failure, message):
     server = Server(letters, failures=[failure])
     with pytest.raises(EngineError, match=message):
-        ask(engine(server), watch=lambda ids: None)
+        ask(engine(server), on_tokens=lambda ids: None)
     assert len(server.bodies) == 1
 
 
 def test_a_stream_that_is_turned_away_is_asked_for_again(letters):
     server = Server(letters, failures=[httpx.Response(503), httpx.ConnectError("no"), events(chunk(5), "[DONE]")])
-    assert ask(engine(server), watch=lambda ids: None).token_ids == (5,)
+    assert ask(engine(server), on_tokens=lambda ids: None).token_ids == (5,)
 
 
 @pytest.mark.parametrize("same", [True, False])
@@ -169,7 +169,7 @@ def test_an_endpoint_with_another_chat_template_is_refused(letters, same):
             return httpx.Response(200, json={"tokens": ids if same else [1, *ids]})
         return Server(letters)(request)
 
-    with contextlib.nullcontext() if same else pytest.raises(EngineError, match="chat template is not that of"):
+    with contextlib.nullcontext() if same else pytest.raises(EngineError, match="chat template differs from that of"):
         engine(server).check(letters)
 
 

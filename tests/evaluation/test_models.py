@@ -11,7 +11,7 @@ import httpx
 import pytest
 from support.http_server import serving
 
-from verl_rsim.core.dialogue import Generation
+from verl_rsim.core.episode import Generation
 from verl_rsim.core.prompts import Codec, eos_ids
 from verl_rsim.evaluation import Planner, Reasoner, Rules, Sampling, models, play
 from verl_rsim.serving.service import Service
@@ -128,8 +128,8 @@ class Client:
         prompt, params = args
         self.asked.append((tuple(prompt), dict(params)))
         ids = self.ids(prompt, params)
-        if kwargs["watch"]:
-            kwargs["watch"](ids)
+        if kwargs["on_tokens"]:
+            kwargs["on_tokens"](ids)
         return Generation(tuple(ids), (-1.0,) * len(ids))
 
     async def close(self):

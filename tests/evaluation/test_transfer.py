@@ -10,18 +10,18 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 from rich.console import Console
-from support.rule_engine import seat
+from support.rule_engine import rule_models
 from typer.testing import CliRunner
 
 from verl_rsim.cli import app
 from verl_rsim.core.controls import CONTROLS
-from verl_rsim.evaluation import transfer as running
 from verl_rsim.evaluation.config import ModelConfig
 from verl_rsim.evaluation.matrix import cells, read_matrix
 from verl_rsim.evaluation.models import Planner
 from verl_rsim.evaluation.records import RECORDS, read_records
-from verl_rsim.evaluation.reports.heatmap import Square, heat_map
+from verl_rsim.evaluation.reports.heatmap import HeatMapCell, heat_map_svg
 from verl_rsim.evaluation.reports.transfer import write_transfer_report
+from verl_rsim.evaluation.transfer import ERRORS, run_transfer
 from verl_rsim.utils.errors import ConfigError, EngineError
 
 FILE = """
@@ -53,7 +53,9 @@ class Models:
     def load(self, path, cls):
         if path in self.missing:
             raise ConfigError(cls.role, path, "there is no model here")
-        pair = seat(self.letters, lambda prompt, seed: f"\\boxed{{{seed % 30}}}␄", dies_after=self.dying.get(path))
+        pair = rule_models(
+            self.letters, lambda prompt, seed: f"\\boxed{{{seed % 30}}}␄", dies_after=self.dying.get(path)
+        )
         self.players[path] = player = pair[0] if cls is Planner else pair[1]
         player.engine.name = path
         return player
@@ -64,7 +66,7 @@ class Models:
 
 def run(matrix, folder):
     console = Console(file=io.StringIO(), width=200)
-    return asyncio.run(running.transfer(matrix, folder, console)), console.file
+    return asyncio.run(run_transfer(matrix, folder, console)), console.file
 
 
 def test_every_cell_is_played_once_and_controls_once_a_column(letters, matrix, monkeypatch, tmp_path):
@@ -104,7 +106,7 @@ def test_one_failing_cell_does_not_lose_the_others(letters, matrix, monkeypatch,
     }
     assert "large/again/controls" in failed
     assert "engine failed" in failed["large/again/controls"]
-    assert json.loads((tmp_path / "out" / running.ERRORS).read_text()) == failed
+    assert json.loads((tmp_path / "out" / ERRORS).read_text()) == failed
     assert len(read_records(tmp_path / "out/small/again/one")) == 3
     console = Console(file=io.StringIO(), width=200)
     rows = {(e.row, e.reasoner, e.dataset): e for e in write_transfer_report(tmp_path / "out", console)}
@@ -112,7 +114,7 @@ def test_one_failing_cell_does_not_lose_the_others(letters, matrix, monkeypatch,
     assert (tmp_path / "out/table.md").read_text().count("| two | failed") == 3
     Models(letters, monkeypatch)
     assert run(matrix, tmp_path / "out")[0] == {}
-    assert json.loads((tmp_path / "out" / running.ERRORS).read_text()) == {}
+    assert json.loads((tmp_path / "out" / ERRORS).read_text()) == {}
 
 
 def test_the_command_says_by_its_exit_code_that_a_cell_failed(letters, home, monkeypatch, tmp_path):
@@ -146,8 +148,11 @@ def test_the_command_says_by_its_exit_code_that_a_cell_failed(letters, home, mon
 
 
 def test_the_heat_map_is_well_formed_whatever_the_names_and_gaps():
-    squares = [Square("a <b> & c", "x / y", 0.5, 0.4, 0.6, -0.1), Square("none", "x / y", None, None, None, None)]
-    svg = ElementTree.fromstring(heat_map(squares, "Accuracy"))
+    heat_map_cells = [
+        HeatMapCell("a <b> & c", "x / y", 0.5, 0.4, 0.6, -0.1),
+        HeatMapCell("none", "x / y", None, None, None, None),
+    ]
+    svg = ElementTree.fromstring(heat_map_svg(heat_map_cells, "Accuracy"))
     texts = [text.text for text in svg.iter("{http://www.w3.org/2000/svg}text")]
     assert "50.0 (-10.0)" in texts
     assert "[40.0, 60.0]" in texts
@@ -163,7 +168,7 @@ def test_one_word_names_controls_in_a_matrix(tmp_path):
     ("text", "message"),
     [
         ("[1]", "must hold the keys planners, reasoners and datasets"),
-        ("{", "is no YAML"),
+        ("{", "is not valid YAML"),
         ("{planners: {a: p}, datasets: {d: x}}", "reasoners=None: must map names to models"),
         ("{planners: {a: p}, reasoners: {r: x}, datasets: {d: 5}}", "datasets.d=5"),
         ("{planners: {alone: p}, reasoners: {r: x}, datasets: {d: x}}", "is the name of a control"),

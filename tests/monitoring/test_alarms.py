@@ -1,4 +1,4 @@
-"""Each alarm is provoked, and nothing else is."""
+"""Each alarm goes off on the metrics that it is for, and no other alarm does."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_an_alarm_goes_off_after_its_steps_in_a_row_and_then_off_again(alarm):
 def test_an_alarm_is_fresh_once_and_names_value_limit_and_remedy():
     alarms, metrics = AlarmMonitor(AlarmsConfig()), {**WELL, "planner/ppo_kl": 0.3}
     first, second = alarms.check(metrics)[0], alarms.check({**WELL, "planner/ppo_kl": 0.3})[0]
-    assert (first.fresh, second.fresh) == (True, False)
+    assert (first.is_new, second.is_new) == (True, False)
     assert str(first).startswith("alarm ppo_kl (planner): how far the update moved the policy (ppo_kl) is 0.3, ")
     assert "above rsim.alarms.ppo_kl.limit=0.2. Lower the role's optim.lr" in str(first)
     assert metrics["alarm/ppo_kl"] == 1.0

@@ -11,7 +11,8 @@ import os
 import pytest
 from support.episode_records import episode, turn
 
-from verl_rsim.core.dialogue import Dialogue, Generation, Limits
+from verl_rsim.core.dialogue import Dialogue
+from verl_rsim.core.episode import Generation, Limits
 from verl_rsim.core.episode_record import SCHEMA, from_json, is_sampled, question_id, record_of, to_json, turn_record
 from verl_rsim.monitoring.episode_log import EpisodeLog, log_files, read_log
 from verl_rsim.utils.errors import DataError
@@ -117,7 +118,7 @@ def test_damage_before_the_end_is_an_error(tmp_path):
 
 def test_a_log_that_goes_on_keeps_what_came_before(tmp_path):
     for sample in range(3):
-        EpisodeLog(tmp_path, goes_on=True).append([episode("validation", sample=sample)])
+        EpisodeLog(tmp_path, continue_last=True).append([episode("validation", sample=sample)])
     assert [record.sample for record in read_log(tmp_path)] == [0, 1, 2]
     assert [(file.start, file.part) for file in log_files(tmp_path)] == [(1, 0), (1, 1), (1, 2)]
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from verl_rsim.cli import app
 from verl_rsim.monitoring.episode_log import EpisodeLog
-from verl_rsim.monitoring.episode_viewer import Filter, replay
+from verl_rsim.monitoring.episode_viewer import EpisodeFilter, replay
 from verl_rsim.utils.errors import ConfigError
 
 RECORDS = [
@@ -24,14 +24,14 @@ RECORDS = [
 ]
 
 
-def shown(wanted: Filter, terminal: bool = False) -> str:
+def shown(selection: EpisodeFilter, terminal: bool = False) -> str:
     out = io.StringIO()
-    replay(RECORDS, wanted, Console(file=out, force_terminal=terminal, width=60))
+    replay(RECORDS, selection, Console(file=out, force_terminal=terminal, width=60))
     return out.getvalue()
 
 
 def test_an_episode_reads_as_plain_text_where_there_is_no_terminal():
-    text = shown(Filter(step=0))
+    text = shown(EpisodeFilter(step=0))
     assert "validation at step 0, question" in text
     assert "planner's reward 1.10 (accuracy 1.00), reasoner's 0.00, ended by termination" in text
     assert "1. validation  p = 0.11, 5 tokens of mean log-prob -0.50, delimiter" in text
@@ -39,7 +39,7 @@ def test_an_episode_reads_as_plain_text_where_there_is_no_terminal():
 
 
 def test_an_evaluation_names_its_condition_and_no_rewards():
-    text = shown(Filter(condition="alone"))
+    text = shown(EpisodeFilter(condition="alone"))
     assert text.startswith("evaluation, alone, question")
     assert "reward" not in text
     assert "1. without a strategy  5 tokens of mean" in text
@@ -48,7 +48,7 @@ def test_an_evaluation_names_its_condition_and_no_rewards():
 def test_a_terminal_gets_colours_and_no_control_characters_of_the_models():
     written = turn("validation", "\x1b]0;owned\x07 [red]text[/red]", end="\x1b]0;owned\x07")
     RECORDS.append(episode(step=99, turns=(written,), question_id="\x1b]0;owned\x07"))
-    text = shown(Filter(step=99), terminal=True)
+    text = shown(EpisodeFilter(step=99), terminal=True)
     RECORDS.pop()
     assert "\x1b[" in text
     assert "\x1b]" not in text
@@ -58,15 +58,15 @@ def test_a_terminal_gets_colours_and_no_control_characters_of_the_models():
 @pytest.mark.parametrize(
     ("wanted", "count"),
     [
-        (Filter(), 4),
-        (Filter(step=10), 2),
-        (Filter(wrong=True), 3),
-        (Filter(condition="alone"), 1),
-        (Filter(strategy="decomposition"), 1),
-        (Filter(stop="prompt_too_long"), 1),
-        (Filter(search="PENS"), 1),
-        (Filter(search="[them]"), 1),
-        (Filter(step=0, wrong=True), 0),
+        (EpisodeFilter(), 4),
+        (EpisodeFilter(step=10), 2),
+        (EpisodeFilter(wrong=True), 3),
+        (EpisodeFilter(condition="alone"), 1),
+        (EpisodeFilter(strategy="decomposition"), 1),
+        (EpisodeFilter(stop="prompt_too_long"), 1),
+        (EpisodeFilter(search="PENS"), 1),
+        (EpisodeFilter(search="[them]"), 1),
+        (EpisodeFilter(step=0, wrong=True), 0),
     ],
 )
 def test_filters(wanted, count):
@@ -75,9 +75,9 @@ def test_filters(wanted, count):
 
 def test_a_filter_for_what_does_not_exist_is_refused():
     with pytest.raises(ConfigError, match=r"--strategy='verify': choose one of self_reflection, "):
-        Filter(strategy="verify")
+        EpisodeFilter(strategy="verify")
     with pytest.raises(ConfigError, match="--stop"):
-        Filter(stop="boredom")
+        EpisodeFilter(stop="boredom")
 
 
 def test_the_command(tmp_path):

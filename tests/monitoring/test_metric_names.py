@@ -1,4 +1,4 @@
-"""What is logged is documented, and what is documented is logged."""
+"""Every logged metric is documented, and every documented metric is logged."""
 
 from __future__ import annotations
 

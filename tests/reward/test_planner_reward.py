@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from verl_rsim.config.schema import parse_config
-from verl_rsim.core.dialogue import Stop
+from verl_rsim.core.episode import Stop
 from verl_rsim.core.strategies import STRATEGIES
 from verl_rsim.reward.config import RewardConfig
 from verl_rsim.reward.planner_reward import EpisodeOutcome, PlannerScorer, group_diversity, repeats

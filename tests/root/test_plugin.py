@@ -44,8 +44,8 @@ def test_importing_verl_imports_no_trainer():
     code = "import verl, sys; print([m for m in sys.modules if m.startswith('verl_rsim.')])"
     loaded = run(code)
     assert "verl_rsim.plugin" in loaded
-    for name in ("trainer", "policy", "rollout", "workers", "strategy_engine"):
-        assert f"verl_rsim.{name}" not in loaded
+    for name in ("trainer", "policy", "agent_loop", "workers", "strategy_engine"):
+        assert f"verl_rsim.training.{name}" not in loaded
 
 
 def test_without_the_cpu_platform_nothing_is_patched():
@@ -165,7 +165,7 @@ from hydra import compose, initialize_config_module
 from verl.utils.config import validate_config
 from verl_rsim.monitoring.watchdog import ray_shutdown
 
-ray_shutdown.leave_in_time = lambda seconds: print("leaves in time")
+ray_shutdown.install_timeouts = lambda seconds: print("leaves in time")
 with initialize_config_module("{module}", version_base=None):
     config = compose("{name}", overrides={overrides})
 validate_config(config=config, use_reference_policy=False, use_critic=False)

@@ -41,4 +41,4 @@ def test_a_port_in_use_is_named():
     with socket.create_server((HERE, 0)) as other:
         port = str(other.getsockname()[1])
         result = CliRunner().invoke(app, ["serve", "--planner", "x", "--reasoner", "y", "--port", port])
-    assert f"port={port}: cannot be taken on {HERE}" in str(result.exception)
+    assert f"port={port}: cannot be used on {HERE}" in str(result.exception)

@@ -17,7 +17,7 @@ import openai
 import pytest
 from support.http_server import serving, until
 from support.paths import SUPPORT
-from support.rule_engine import RuleEngine, TypingEngine, seat
+from support.rule_engine import RuleEngine, TypingEngine, rule_models
 from support.slow_upstream import TEXT
 
 from verl_rsim.evaluation import Planner, Reasoner, Rules
@@ -38,7 +38,7 @@ def slow(prompt: str, seed: int) -> str:
 
 
 def served(letters, rule=slow, limits=None, rules=LONG, **options) -> Service:
-    return Service(*seat(letters, rule, TypingEngine, **options), rules, limits or ServeLimits())
+    return Service(*rule_models(letters, rule, TypingEngine, **options), rules, limits or ServeLimits())
 
 
 def post(url: str, **change) -> httpx.Response:
@@ -69,7 +69,7 @@ def test_two_hundred_at_once_none_lost_none_mixed_up(letters):
         for number, answer in enumerate(answers):
             assert set(re.findall(r"w\d+x", answer)) == {f"w{number}x"}
         assert service.reasoner.engine.most_at_once <= service.limits.concurrency
-        assert service.gate.admitted == 0
+        assert service.admission.active == 0
 
 
 def test_beyond_the_queue_requests_are_turned_away_and_the_others_answered(letters):
@@ -92,7 +92,7 @@ def test_beyond_the_queue_requests_are_turned_away_and_the_others_answered(lette
 def test_what_no_model_can_read_is_refused_without_waiting_for_a_turn(letters):
     rules = Rules(max_turns=2, max_step_tokens=10, max_answer_tokens=10, max_prompt_tokens=1500)
     service = served(letters, rules=rules, limits=ServeLimits(concurrency=1, queue=0, max_n=1))
-    with serving(service) as url, service.gate.admit(1):
+    with serving(service) as url, service.admission.admit(1):
         assert post(url).status_code == 429
         long = post(url, messages=[{"role": "user", "content": "long " * 2000}])
         assert (long.status_code, long.json()["error"]["code"]) == (400, "context_length_exceeded")
@@ -108,7 +108,7 @@ def test_a_client_that_leaves_ends_the_work(letters, stream):
             with client.stream("POST", f"{url}/v1/chat/completions", **options) as answer:
                 next(answer.iter_bytes())
         until(lambda: engine.cancelled == 2)
-        until(lambda: service.gate.admitted == 0)
+        until(lambda: service.admission.active == 0)
         assert "rsim_clients_gone_total 1.0" in httpx.get(f"{url}/metrics").text
         assert post(url, max_tokens=3).status_code == 200
 
@@ -178,8 +178,8 @@ def test_what_nobody_foresaw_in_mid_stream_ends_the_stream_with_an_error(letters
     engine = service.reasoner.engine
     generate = engine.generate
 
-    async def fail_late(prompt_ids, params, watch=None):
-        await generate(prompt_ids, params, watch)
+    async def fail_late(prompt_ids, params, on_tokens=None):
+        await generate(prompt_ids, params, on_tokens)
         raise ZeroDivisionError
 
     engine.generate = fail_late
@@ -319,7 +319,7 @@ def test_requests_under_way_at_the_end_are_answered(letters):
     with serving(service) as url:
         thread = threading.Thread(target=lambda: answers.append(post(url, max_tokens=100)))
         thread.start()
-        until(lambda: service.gate.admitted == 1)
+        until(lambda: service.admission.active == 1)
     thread.join(10)
     assert answers[0].status_code == 200
     assert service.reasoner.engine.closes == service.planner.engine.closes == 1

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verl_rsim.core.prompts import Codec, eos_ids
-from verl_rsim.serving.incremental_text import Decoder, StopFinder
+from verl_rsim.serving.incremental_text import IncrementalDecoder, StopStringFilter
 
 TEXTS = ("The answer is 42.\n\n", "Größe: 3 × 4 → „zwölf“ 👩‍👩‍👧 नमस्ते\n", " leading and trailing ", "\u2028\ufffd�x")  # noqa: RUF001
 
@@ -28,7 +28,7 @@ def test_the_pieces_join_to_the_whole_and_hold_no_half_characters(tokenizers, fa
     codec = Codec(tokenizers[family], eos_ids(tokenizers[family]))
     ids = (*codec.encode(text), *codec.eos_ids)
     for seed in range(5):
-        decoder = Decoder(codec)
+        decoder = IncrementalDecoder(codec)
         shown = [decoder.feed(piece) for piece in pieces(ids, seed, 1 + seed)]
         assert "".join(shown) + decoder.flush() == codec.decode(ids) == text
         assert not any(piece.endswith("\ufffd") for piece in shown)
@@ -39,13 +39,13 @@ def test_bytes_that_are_no_text_are_shown_as_the_whole_step_shows_them(tokenizer
     codec = Codec(tokenizers["llama"], frozenset())
     for seed in range(50):
         ids = [random.Random(seed).randrange(3, 260) for _ in range(40)]
-        decoder = Decoder(codec)
+        decoder = IncrementalDecoder(codec)
         assert "".join(decoder.feed([i]) for i in ids) + decoder.flush() == codec.decode(ids)
 
 
 @given(st.text("ab\n", max_size=30), st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3), st.integers(0, 99))
 def test_a_stop_string_is_found_wherever_the_pieces_end(text, stops, seed):
-    finder = StopFinder(stops)
+    finder = StopStringFilter(stops)
     shown = "".join(finder.feed(piece) for piece in pieces(text, seed, 3))
     complete = (text[:end] for end in range(len(text) + 1) if text[:end].endswith(tuple(stops)))
     first = next(complete, None)

@@ -15,7 +15,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 from support.browser import emulate_scheme, headless
 from support.http_server import serving, until
-from support.rule_engine import TypingEngine, seat
+from support.rule_engine import TypingEngine, rule_models
 
 from verl_rsim.core.strategies import STRATEGIES
 from verl_rsim.evaluation import Rules
@@ -41,7 +41,7 @@ new MutationObserver(() => {
 
 @pytest.fixture(scope="module")
 def service(letters):
-    return Service(*seat(letters, rule, TypingEngine, pace=0.005), RULES)
+    return Service(*rule_models(letters, rule, TypingEngine, pace=0.005), RULES)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_it_follows_the_colour_scheme_and_fits_a_small_screen(page):
 
 
 def test_the_page_loads_nothing_from_elsewhere_and_asks_no_key_where_there_is_none(letters):
-    with serving(Service(*seat(letters, rule))) as url:
+    with serving(Service(*rule_models(letters, rule))) as url:
         answer = httpx.get(url)
         assert 'id="key"' not in answer.text
         assert "default-src 'none'" in answer.headers["content-security-policy"]

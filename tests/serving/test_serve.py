@@ -9,7 +9,7 @@ import httpx
 import openai
 import pytest
 from support.http_server import serving
-from support.rule_engine import TypingEngine, seat
+from support.rule_engine import TypingEngine, rule_models
 
 from verl_rsim.core.strategies import STRATEGIES, strategy_index
 from verl_rsim.evaluation import Rules
@@ -28,7 +28,7 @@ def steps(prompt: str, seed: int) -> str:
 
 @pytest.fixture(scope="module")
 def service(letters):
-    return Service(*seat(letters, steps, TypingEngine), RULES, ServeLimits(max_n=4, max_body=8192))
+    return Service(*rule_models(letters, steps, TypingEngine), RULES, ServeLimits(max_n=4, max_body=8192))
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_injection_as_user_turns(letters):
     def rule(prompt: str, seed: int) -> str:
         return f"Step {prompt.count('<a>')}.␄"
 
-    service = Service(*seat(letters, rule, TypingEngine), Rules(3, 40, 20, injection="chat"))
+    service = Service(*rule_models(letters, rule, TypingEngine), Rules(3, 40, 20, injection="chat"))
     with serving(service) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
         whole = ask(client).choices[0]
         texts, reasons, _ = joined(ask(client, stream=True))
@@ -276,7 +276,7 @@ def test_errors_outside_completions_have_openais_shape_too(url):
 
 def test_a_prompt_beyond_the_context_is_refused_in_both_forms(letters):
     rules = Rules(max_turns=2, max_step_tokens=10, max_answer_tokens=10, max_prompt_tokens=1500)
-    service = Service(*seat(letters, steps), rules)
+    service = Service(*rule_models(letters, steps), rules)
     with serving(service) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
         for stream in (False, True):
             with pytest.raises(openai.BadRequestError, match="too long") as refused:
@@ -290,7 +290,7 @@ def test_a_conversation_the_chat_template_refuses(letters, monkeypatch):
     def refuse(*_, **__):
         raise TemplateError("System role not supported")
 
-    service = Service(*seat(letters, steps))
+    service = Service(*rule_models(letters, steps))
     with serving(service) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
         monkeypatch.setattr(letters.tokenizer, "apply_chat_template", refuse)
         with pytest.raises(openai.BadRequestError, match="System role not supported"):

@@ -1,4 +1,4 @@
-"""Headless Chromium for tests."""
+"""Starts headless Chromium for tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from selenium import webdriver
 
 @contextmanager
 def headless(width: int = 1400, height: int = 1000) -> Iterator[webdriver.Chrome]:
-    """A browser with an empty profile; its console can be read with ``get_log("browser")``."""
+    """Yields a browser with an empty profile; ``get_log("browser")`` reads its console."""
     paths = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
     assert all(paths.values()), f"this test needs a browser: sudo apt-get install chromium chromium-driver ({paths})"
     options = webdriver.ChromeOptions()
@@ -27,7 +27,7 @@ def headless(width: int = 1400, height: int = 1000) -> Iterator[webdriver.Chrome
 
 
 def emulate_scheme(driver: webdriver.Chrome, scheme: str) -> str:
-    """Prefer "light" or "dark"; gives the page's ground then."""
+    """Sets the preferred color scheme, "light" or "dark"; returns the page's background color."""
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     return driver.execute_script("return getComputedStyle(document.body).backgroundColor")

@@ -1,4 +1,4 @@
-"""For tests of chains: stands in for the commands that a chain runs, writes what they would, and remembers them."""
+"""Fakes the commands that a chain runs: writes the files that they would write, and records the calls."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from verl_rsim.training.checkpoint.store import SavedState, finish, step_folder
 
 
 class Killed(BaseException):
-    """The chain's own process dies here."""
+    """Raised to simulate the death of the chain's own process."""
 
 
 class Commands:
-    """Callable as :func:`verl_rsim.training.launch.run`.
+    """Fakes :func:`verl_rsim.training.launch.run`.
 
     Attributes:
         seen: one word or two for each command: "train code", "export", "transfer before,code".
-        overrides: of each training, by stage.
+        overrides: overrides of each training command, by stage.
         fails: the command (as in ``seen``) that ends with an error.
-        killed_at: the training that dies after one step.
-        right: whether a state's answer to a question is right.
+        killed_at: the training command that dies after one training step.
+        right: returns True if a state's answer to a question is right.
     """
 
     def __init__(self, right=lambda state, dataset, number: number % 2 == 0, fails="", killed_at=""):
@@ -60,7 +60,7 @@ class Commands:
         last = 1 if name == self.killed_at else steps
         step_folder(root, last).mkdir(parents=True)
         metrics.write_text(json.dumps({"step": last, "data": {"planner/weight": 1.0}}) + "\n")
-        finish(root, SavedState(last, 0, ("planner",)), keep=None)
+        finish(root, SavedState(step=last, stage=0, trained=("planner",)), keep=None)
         if name == self.killed_at:
             raise Killed
 

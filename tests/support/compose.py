@@ -1,4 +1,4 @@
-"""Configurations as hydra composes them."""
+"""Composes configurations with hydra."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Good and bad settings of a job, of every key that verl-rsim reads or checks, as overrides of a command line."""
+"""Generates good and bad values, as command-line overrides, for every key that verl-rsim reads or checks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ from typing import Any
 import yaml
 from support.paths import ROOT
 
-from verl_rsim.training.preflight.verl_option_rules import JOB_ONLY, JOB_VALUES, POLICIES, POLICY_ONLY, POLICY_VALUES
-from verl_rsim.utils import validators as kinds
+from verl_rsim.training.preflight.verl_option_rules import (
+    FIXED_JOB_OPTIONS,
+    FIXED_POLICY_OPTIONS,
+    JOB_VALUES,
+    POLICIES,
+    POLICY_VALUES,
+)
+from verl_rsim.utils import validators
 
 YAML = ROOT / "verl_rsim/config/rsim.yaml"
 
@@ -18,17 +24,17 @@ NOT_NUMBERS = [WORD, NULL, LIST, BLOCK, "true", "nan", "inf", "-inf", "''", "1" 
 NOT_COUNTS = [*NOT_NUMBERS, "0", "-1", "1.5"]
 NOT_FLAGS = [WORD, NULL, LIST, BLOCK, "1", "0.5"]
 NOT_TEXTS = ["3", "0.5", LIST, BLOCK, NULL]
-BAD_BY_KIND = {
-    kinds.COUNT: NOT_COUNTS,
-    kinds.COUNT_OR_NULL: [bad for bad in NOT_COUNTS if bad != NULL],
-    kinds.NATURAL: [bad for bad in NOT_COUNTS if bad != "0"],
-    kinds.INTEGER: [*NOT_NUMBERS, "1.5"],
-    kinds.NOT_NEGATIVE: [*NOT_NUMBERS, "-0.1", "-1"],
-    kinds.POSITIVE: [*NOT_NUMBERS, "0", "-1"],
-    kinds.SHARE: [*NOT_NUMBERS, "0", "-0.1", "1.1", "2"],
-    kinds.TEXT: [NULL, LIST, BLOCK, "3", "true", "''"],
-    kinds.TEXTS: [NULL, BLOCK, "3", "true", "''", "[]", "[3]"],
-    kinds.FLAG: NOT_FLAGS,
+BAD_VALUES_BY_RULE = {
+    validators.COUNT: NOT_COUNTS,
+    validators.COUNT_OR_NULL: [bad for bad in NOT_COUNTS if bad != NULL],
+    validators.NATURAL: [bad for bad in NOT_COUNTS if bad != "0"],
+    validators.INTEGER: [*NOT_NUMBERS, "1.5"],
+    validators.NOT_NEGATIVE: [*NOT_NUMBERS, "-0.1", "-1"],
+    validators.POSITIVE: [*NOT_NUMBERS, "0", "-1"],
+    validators.SHARE: [*NOT_NUMBERS, "0", "-0.1", "1.1", "2"],
+    validators.TEXT: [NULL, LIST, BLOCK, "3", "true", "''"],
+    validators.TEXTS: [NULL, BLOCK, "3", "true", "''", "[]", "[3]"],
+    validators.FLAG: NOT_FLAGS,
 }
 
 SEEDS = {"rsim.seed"}  # any whole number is one
@@ -93,7 +99,7 @@ UNLIKE = {None: "somewhere", True: "false", False: "true"}
 
 
 def leaves(block: dict[str, Any], path: str):
-    """The settings below a block and their defaults."""
+    """Yields the keys below a block with their default values."""
     for name, value in block.items():
         key = f"{path}.{name}"
         if value and isinstance(value, dict):
@@ -118,21 +124,25 @@ def _bad_for(key: str, default: Any) -> list[str]:
 
 
 def bad_values() -> dict[str, list[str]]:
-    """Every key with values that it must not have."""
+    """Returns, for every key, values that must be refused."""
     found = {key: _bad_for(key, default) for key, default in leaves(yaml.safe_load(YAML.read_text()), "rsim")}
     found |= (
         {key: [WORD, "3", NULL] for key in BLOCKS} | OPEN | {f"+{key}": ["3", WORD, NULL] for key in TYPOS} | OTHERS
     )
-    rules = {**JOB_VALUES, **{f"{policy}.{key}": rule for policy in POLICIES for key, rule in POLICY_VALUES.items()}}
-    found |= {key: BAD_BY_KIND[kind] for key, kind in rules.items() if not key.startswith(LINKED)}
-    only = {**JOB_ONLY, **{f"{policy}.{key}": rule for policy in POLICIES for key, rule in POLICY_ONLY.items()}}
+    rules = dict(JOB_VALUES)
+    for policy in POLICIES:
+        rules |= {f"{policy}.{key}": rule for key, rule in POLICY_VALUES.items()}
+    found |= {key: BAD_VALUES_BY_RULE[rule] for key, rule in rules.items() if not key.startswith(LINKED)}
+    only = dict(FIXED_JOB_OPTIONS)
+    for policy in POLICIES:
+        only |= {f"{policy}.{key}": rule for key, rule in FIXED_POLICY_OPTIONS.items()}
     found |= {f"++{key}": [UNLIKE.get(value, "7") if not isinstance(value, int) or isinstance(value, bool) else "7"]
               for key, (value, _) in only.items()}  # fmt: skip
     return found
 
 
 def good_values(random: Random) -> dict[str, Any]:
-    """One good value of many keys; any selection of them goes together."""
+    """Returns good values of a random selection of keys; all of them can be combined."""
     weights = "planner_weight:0.5,reasoner_weight:0.5"
     train, schedules = random.choice(
         [

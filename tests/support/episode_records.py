@@ -1,4 +1,4 @@
-"""Records of invented episodes, for tests of what reads them."""
+"""Makes records of invented episodes for tests of their readers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from verl_rsim.monitoring.episode_log import EpisodeLog
 
 
 def turn(strategy: str, text: str = "Some step.\n\n", **values) -> TurnRecord:
-    """A turn with plain values where none are given."""
+    """Returns a turn with default values."""
     return TurnRecord(
         strategy, text, **{"tokens": 5, "end": "delimiter", "log_prob": -2.2, "log_prob_mean": -0.5} | values
     )
 
 
 def episode(*strategies: str, question: str = "What is 1 + 1?", **values) -> EpisodeRecord:
-    """An episode that used these strategies; it ended by *termination* if that is the last of them."""
+    """Returns an episode with these strategies; it ended by *termination* if that is the last one."""
     stop = "termination" if strategies and strategies[-1] == "termination" else "max_turns"
     fixed = {"kind": "validation", "step": 0, "question_id": f"{hash(question):x}"[-12:], "sample": 0, "stop": stop}
     fixed |= {"reasoner_reward": 0.0, "planner_reward": 0.0}
@@ -32,9 +32,9 @@ STEPS = 40
 
 
 def run_of(folder: Path, count: int, per_question: int = 4) -> Path:
-    """A run of invented episodes and metrics, with one metrics file in the run's folder.
+    """Writes a run of invented episodes and metrics, with one metrics file in the run's folder.
 
-    The planner learns to decompose and to validate; the answers get better. Every second episode is of a validation.
+    The planner learns to decompose and to validate; the answers improve. Every second episode belongs to a validation.
     """
     rng = random.Random(0)
     log = EpisodeLog(folder / "episodes")

@@ -1,4 +1,4 @@
-"""A served pair of models for tests: the application under uvicorn, on a loopback port, in a thread."""
+"""Serves a pair of models in tests: runs the application under uvicorn, on a loopback port, in a thread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from verl_rsim.serving.service import Service
 
 @contextmanager
 def serving(service: Service, key: str | None = None) -> Iterator[str]:
-    """Serve; gives the URL."""
+    """Serves while the context is open; yields the URL."""
     with bind("127.0.0.1", 0) as taken:
         server = Server(service, key, LOOPBACK)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
@@ -29,7 +29,7 @@ def serving(service: Service, key: str | None = None) -> Iterator[str]:
 
 
 def until(condition, seconds: float = 10.0) -> None:
-    """Wait for something that must happen."""
+    """Waits until the condition holds; fails the test after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -1,4 +1,4 @@
-"""A training job with real processes, for tests that watch it, kill parts of it and look for what it leaves behind."""
+"""Runs a training job with real processes, for tests that observe it, kill parts of it and look for leftovers."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from pathlib import Path
 import psutil
 
 MARK = "RSIM_TEST_JOB"
-"""In the environment of every process of a job: its name."""
+"""Environment variable of every process of a job; its value is the job's name."""
 
 
 def shared_memory() -> int:
-    """Bytes of shared memory that are in use on this machine."""
+    """Returns the bytes of shared memory in use on this machine."""
     return sum(path.stat().st_blocks * 512 for path in Path("/dev/shm").iterdir() if path.is_file())
 
 
 def _hear_interrupts() -> None:
-    """As in a terminal; what a shell starts in the background ignores them."""
+    """Restores the handling of SIGINT, which processes started in the background by a shell ignore."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Job:
-    """A training job started as a user would, in a folder that holds nothing else.
+    """Starts a training job as a user would, in a folder of its own.
 
-    With ``inside``, a folder, all its processes load the module ``inside.py`` of it.
+    With ``hooks``, a folder, all its processes load the module ``job_hooks.py`` of that folder.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Job:
         name: str,
         *overrides: str,
         environment: Mapping[str, str] | None = None,
-        inside: Path | None = None,
+        hooks: Path | None = None,
     ):
         folder.mkdir(exist_ok=True)
         self.metrics_file, self.log_file = folder / f"{name}.jsonl", folder / f"{name}.log"
@@ -53,9 +53,9 @@ class Job:
             MARK: name,
             **(environment or {}),
         }
-        if inside:
-            env["VERL_USE_EXTERNAL_MODULES"] = "inside"
-            env["PYTHONPATH"] = os.pathsep.join([str(inside), *filter(None, [env.get("PYTHONPATH")])])
+        if hooks:
+            env["VERL_USE_EXTERNAL_MODULES"] = "job_hooks"
+            env["PYTHONPATH"] = os.pathsep.join([str(hooks), *filter(None, [env.get("PYTHONPATH")])])
         command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-path", "pkg://verl_rsim.recipes.tiny"]
         command += ["--config-name", "tiny", f"trainer.default_local_dir={folder / 'checkpoints'}", *overrides]
         self.name = name
@@ -68,7 +68,7 @@ class Job:
         return self.log_file.read_text(errors="replace")
 
     def metrics(self) -> dict[int, dict]:
-        """Logged metrics by step; step 0 is the validation before training."""
+        """Returns the logged metrics by training step; step 0 is the validation before training."""
         steps: dict[int, dict] = {}
         for line in self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else []:
             with contextlib.suppress(ValueError):
@@ -91,7 +91,7 @@ class Job:
             time.sleep(0.5)
 
     def processes(self) -> list[psutil.Process]:
-        """Every living process of the job, adopted ones included."""
+        """Returns every living process of the job, also those whose parent has died."""
         mine = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):

@@ -1,4 +1,4 @@
-"""Metrics of healthy steps and summaries of small batches."""
+"""Metrics of healthy training steps, and summaries of small batches."""
 
 from __future__ import annotations
 

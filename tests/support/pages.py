@@ -1,4 +1,4 @@
-"""All pages of the documentation."""
+"""Lists all pages of the documentation."""
 
 from support.paths import ROOT
 

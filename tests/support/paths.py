@@ -1,4 +1,4 @@
-"""Where the repository and the tests' fixtures are."""
+"""Paths of the repository and of the tests' fixtures."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""What stands in for a recipe's models and data where there is no hub: architectures without weights, and tiny models.
+"""Makes stand-ins for the models and data of recipes, without the hub: architectures without weights, and tiny models.
 
-They have a tiny model's tokenizer with the chat template of Qwen2.5 (Apache-2.0), system message included.
+They have a tiny model's tokenizer with the chat template of Qwen2.5 (Apache-2.0), including its system message.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ SMOLLM2 = {
     "tie_word_embeddings": True,
     "vocab_size": 49152,
 }
-"""Of SmolLM2-135M-Instruct, likewise."""
+"""Architecture of SmolLM2-135M-Instruct, from its config file."""
 ON_CPUS = ("models/smollm2", "exported/quickstart/planner")
-"""How the paths end that recipes for a CPU give it, trained or not."""
+"""Ends of the paths under which recipes for a CPU name SmolLM2, trained or not."""
 BLOCKS = ("planner", "actor_rollout_ref")
 COUNTS = {
     "data.train_batch_size": 4,
@@ -60,7 +60,7 @@ TURNS = {
 
 
 def stock_home(home: Path) -> None:
-    """Fill a home with the tiny models and the stand-ins for all data that recipes name."""
+    """Fills a home with the tiny models and the stand-ins for all data that recipes name."""
     prepare_tiny(home / "models/tiny-llama", "llama", 0)
     prepare_tiny(home / "models/tiny-qwen2", "qwen2", 1)
     altered(home / "models/tiny-qwen2", home / "models/tiny-qwen2.5", {})
@@ -70,7 +70,7 @@ def stock_home(home: Path) -> None:
 
 
 def altered(tiny: Path, folder: Path, changes: dict, weights: bool = True) -> None:
-    """A copy of a tiny model with Qwen2.5's chat template and another configuration."""
+    """Copies a tiny model, with Qwen2.5's chat template and changes to its configuration."""
     left_out = ("manifest.json",) if weights else ("manifest.json", "*.safetensors")
     shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns(*left_out), dirs_exist_ok=True)
     shutil.copy(TEMPLATE, folder / "chat_template.jinja")
@@ -79,7 +79,7 @@ def altered(tiny: Path, folder: Path, changes: dict, weights: bool = True) -> No
 
 
 def architectures(home: Path, folder: Path) -> None:
-    """The architectures of Qwen2.5 and SmolLM2 without weights: all that the checks read."""
+    """Writes the architectures of Qwen2.5 and SmolLM2 without weights, which the checks do not read."""
     altered(home / "models/tiny-llama", folder / "SmolLM2-135M-Instruct", SMOLLM2, weights=False)
     for size, (hidden, inner, layers, heads, kv_heads, tied, vocabulary) in QWEN.items():
         changes = {"hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers}
@@ -90,7 +90,7 @@ def architectures(home: Path, folder: Path) -> None:
 
 
 def use_architectures(config: DictConfig, folder: Path) -> None:
-    """Put those in place of the hub's models."""
+    """Replaces the hub's models in a configuration by those of :func:`architectures`."""
     for block in BLOCKS:
         path = str(config[block].model.path) if block in config else ""
         if path.startswith("Qwen/"):
@@ -100,9 +100,9 @@ def use_architectures(config: DictConfig, folder: Path) -> None:
 
 
 def small(config: DictConfig, home: Path) -> list[str]:
-    """What lets a recipe run on this machine's CPU: tiny models of the same family, the CPU's settings, small sizes.
+    """Returns the overrides that let a recipe run on a CPU: tiny models of the same family and small sizes.
 
-    Counts only become smaller. Lengths are set: the tiny tokenizer makes more tokens of a text than a real one.
+    Counts only become smaller. Lengths are replaced: the tiny tokenizer makes more tokens of a text than a real one.
     """
     changes = dict(LENGTHS)
     blocks = ("cpu_stock", "cpu") if "planner" in config else ("cpu_stock",)
@@ -119,7 +119,7 @@ def small(config: DictConfig, home: Path) -> list[str]:
 
 
 def _flat(block: dict, prefix: str = "") -> dict[str, object]:
-    """Dotted keys of a configuration file, but its defaults list."""
+    """Returns the dotted keys of a configuration file with their values, without its defaults list."""
     found: dict[str, object] = {}
     for key, value in block.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Overrides of the recipe ``tiny`` that must be refused at start-up: each with its key and a part of the message."""
+"""Lists overrides of the recipe ``tiny`` that must be refused at start-up, each with its key and message."""
 
 SHARED = ["rsim.shared_weights=true", "planner.model.path=null"]
 CASES = {

@@ -1,4 +1,4 @@
-"""Models for tests of the evaluation: an engine that answers by a rule, without weights."""
+"""Provides models for tests of the evaluation: an engine that answers by a rule, without weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable
 
-from verl_rsim.core.dialogue import Generation
+from verl_rsim.core.episode import Generation
 from verl_rsim.core.prompts import Codec
 from verl_rsim.evaluation.engines.base import Engine
 from verl_rsim.evaluation.models import Planner, Reasoner
@@ -14,11 +14,11 @@ from verl_rsim.utils.errors import EngineError
 
 
 class RuleEngine(Engine):
-    """Writes what ``rule(prompt text, seed)`` says, within the limits of the request, and remembers the requests.
+    """Answers with ``rule(prompt text, seed)``, within the limits of the request, and records the requests.
 
     Attributes:
         requests: ``(prompt ids, params)`` in the order they came.
-        dies_after: so many answers, with an EngineError.
+        dies_after: number of answers after which it raises EngineError.
     """
 
     def __init__(self, codec: Codec, rule: Callable[[str, int], str], dies_after: int | None = None):
@@ -30,7 +30,7 @@ class RuleEngine(Engine):
     async def start(self) -> None:
         self.starts += 1
 
-    async def generate(self, prompt_ids, params, watch=None) -> Generation:
+    async def generate(self, prompt_ids, params, on_tokens=None) -> Generation:
         if self.dies_after is not None and len(self.requests) >= self.dies_after:
             raise EngineError("rule: the engine failed")
         self.requests.append((tuple(prompt_ids), dict(params)))
@@ -58,18 +58,18 @@ class RuleEngine(Engine):
 
 
 class TypingEngine(RuleEngine):
-    """A rule engine that takes ``pace`` seconds a token and tells who watches.
+    """Extends the rule engine: takes ``pace`` seconds for a token and reports each token to the caller.
 
     Attributes:
-        cancelled: generations that were ended from outside.
-        breaks_after: so many tokens of a generation, with an EngineError.
+        cancelled: number of generations that the caller cancelled.
+        breaks_after: number of tokens of a generation after which it raises EngineError.
     """
 
     def __init__(self, *arguments, pace: float = 0.0, breaks_after: int | None = None, **options):
         super().__init__(*arguments, **options)
         self.pace, self.breaks_after, self.cancelled = pace, breaks_after, 0
 
-    async def generate(self, prompt_ids, params, watch=None) -> Generation:
+    async def generate(self, prompt_ids, params, on_tokens=None) -> Generation:
         generation = await super().generate(prompt_ids, params)
         done = False
         try:
@@ -77,15 +77,17 @@ class TypingEngine(RuleEngine):
                 if place == self.breaks_after:
                     raise EngineError("rule: the engine broke at secret-host:1234")
                 await asyncio.sleep(self.pace)
-                if watch:
-                    watch([token])
+                if on_tokens:
+                    on_tokens([token])
             done = True
         finally:
             self.cancelled += not done
         return generation
 
 
-def seat(letters: Codec, rule: Callable[[str, int], str], kind=RuleEngine, **options) -> tuple[Planner, Reasoner]:
-    """A planner that draws labels, and a reasoner that writes by ``rule``, with an engine of ``kind``."""
+def rule_models(
+    letters: Codec, rule: Callable[[str, int], str], kind=RuleEngine, **options
+) -> tuple[Planner, Reasoner]:
+    """Returns a planner that samples labels and a reasoner that answers by ``rule``; ``kind`` is its engine's class."""
     planner = Planner("rule planner", None, letters, RuleEngine(letters, rule))
     return planner, Reasoner("rule reasoner", None, letters, kind(letters, rule, **options))

@@ -1,6 +1,6 @@
-"""A server like vLLM's for tests, in a process that can be killed: a token a character, each after PACE seconds.
+"""Serves completions as vLLM does, in a process that tests can kill; sends a character as a token every PACE seconds.
 
-python upstream.py PORT PACE
+python slow_upstream.py PORT PACE
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ TEXT = "Zwölf\u2028 und mehr. "
 
 
 class Upstream(BaseHTTPRequestHandler):
-    """Prints a line for each completion that its client did not wait for."""
+    """Answers requests; prints a line for each completion whose client disconnected."""
 
     pace = 0.0
 

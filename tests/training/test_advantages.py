@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from verl.trainer.ppo import core_algos
 
 from verl_rsim.training.advantages import EPSILON, turn_grpo, turns_of
-from verl_rsim.training.agent_loop import RsimRow, turn_ends
+from verl_rsim.training.rollout_rows import RsimRow, turn_ends
 
 INTERACTION = st.tuples(
     st.sampled_from("abc"),

@@ -31,13 +31,13 @@ def trainer():
         def __init__(self):
             self.global_steps, self.total_training_steps, self.timing_raw = 7, 10, {}
             self.logger, self.events = Loggers(), []
-            self._saved_step, self._earlier = -1, b""
+            self.checkpoints, self._earlier_metrics = SimpleNamespace(saved_step=-1), b""
             self.policies = ()
             self.rsim = SimpleNamespace(console="verl")
 
         def _save_checkpoint(self):
             self.events.append("save")
-            self._saved_step = self.global_steps
+            self.checkpoints.saved_step = self.global_steps
 
         def _sync(self):
             self.events.append("sync")
@@ -101,7 +101,7 @@ def test_the_summary_takes_the_place_of_verls_line(trainer):
 
 
 def test_the_steps_that_a_run_resumed_from_are_put_back_once(trainer):
-    trainer._earlier = b'{"step": 1}\n'
+    trainer._earlier_metrics = b'{"step": 1}\n'
     trainer.on_validate_begin()
     trainer.on_train_begin()
     assert trainer.logger.logger["file"].fp.getvalue() == b'{"step": 1}\n'
@@ -110,8 +110,8 @@ def test_the_steps_that_a_run_resumed_from_are_put_back_once(trainer):
 def test_missing_episodes_are_said_and_bounded(trainer, capsys):
     trainer.rsim.max_failed_share = 0.1
     trainer.watchdog = SimpleNamespace(failures=lambda: "; 1 times no reward", check=lambda: None)
-    assert trainer._failed(20, 20) == 0
-    assert trainer._failed(18, 20, "validation ") == 2
+    assert trainer._check_failed(20, 20) == 0
+    assert trainer._check_failed(18, 20, "validation ") == 2
     assert "2 of 20 validation episodes of step 7 failed; 1 times no reward" in capsys.readouterr().out
     with pytest.raises(JobDied, match=r"3 of 20 episodes of step 7 failed, more than rsim\.max_failed_share=0\.1"):
-        trainer._failed(17, 20)
+        trainer._check_failed(17, 20)

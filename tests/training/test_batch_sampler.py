@@ -50,10 +50,10 @@ def test_a_step_hands_verl_the_padding_to_clear(monkeypatch, turns):
             self.global_steps, self.rsim = 1, SimpleNamespace(reward=SimpleNamespace(group_diversity=0.0))
             self.schedule = SimpleNamespace(at=lambda step: Stage(9, 0.5, 0.5), index=lambda step: 0)
 
-        def _sample(self, prompts, metrics):
+        def _sample(self, prompts, metrics, timing):
             return KVBatchMeta(partition_id="train", keys=[], tags=[])
 
-        def _learn(self, rows, stage, metrics, timing):
+        def _update_policies(self, rows, stage, metrics, timing):
             seen.update(stage=stage, keys=[*rows["planner"].keys, *rows["reasoner"].keys])
             padded = {}
             for index, (role, batch) in enumerate(rows.items()):

@@ -12,7 +12,7 @@ import torch
 
 
 def test_labels_over_the_head_never_make_vocabulary_logits_and_match_plain_torch():
-    from verl_rsim.training.strategy_engine import head_over, strategy_log_probs
+    from verl_rsim.training.strategy_engine import LabelHead, strategy_log_probs
 
     torch.manual_seed(0)
     head = torch.nn.Linear(16, 500)
@@ -29,8 +29,7 @@ def test_labels_over_the_head_never_make_vocabulary_logits_and_match_plain_torch
     wanted = (hidden.grad.clone(), head.weight.grad.clone(), head.bias.grad.clone())
     hidden.grad = head.weight.grad = head.bias.grad = None
 
-    head_over(head, labels)
-    head.action_positions = positions
+    LabelHead(head, labels).positions = positions
     logits = head(hidden)
     assert logits.shape == (1, 4, 9)
     log_probs, entropy = strategy_log_probs(logits.squeeze(0), choices, temperature)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from verl_rsim.core.dialogue import Request
+from verl_rsim.core.episode import Request
 from verl_rsim.training.vllm_sampler import ServerSampler
 
 
@@ -54,10 +54,10 @@ def test_log_probs_that_are_nan_are_refused():
     ],
 )
 def test_a_reward_that_is_no_number_is_refused(monkeypatch, reward, extra, message):
-    from verl_rsim.monitoring.watchdog.rollout_tracker import ACCOUNT
+    from verl_rsim.monitoring.watchdog.rollout_tracker import TRACKER
     from verl_rsim.training.agent_loop import RsimAgentLoopWorker
 
-    ACCOUNT.failed.clear()
+    TRACKER.errors.clear()
 
     async def scored(_worker, outputs, kwargs):
         outputs[-1].reward_score = reward
@@ -68,4 +68,4 @@ def test_a_reward_that_is_no_number_is_refused(monkeypatch, reward, extra, messa
     rows = [SimpleNamespace(reward_score=None, extra_fields={}) for _ in range(2)]
     with pytest.raises(ValueError, match=message):
         asyncio.run(worker._compute_score(rows, {}))
-    assert [error.partition(": a")[0] for error in ACCOUNT.failed] == ["the reward: ValueError"]
+    assert [error.partition(": a")[0] for error in TRACKER.errors] == ["the reward: ValueError"]

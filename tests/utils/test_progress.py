@@ -1,4 +1,4 @@
-"""Bars in a terminal, lines elsewhere."""
+"""Progress is a bar in a terminal and plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 from rich.console import Console
 
 from verl_rsim.utils import progress
-from verl_rsim.utils.progress import shown, track
+from verl_rsim.utils.progress import progress_bar, track
 
 
 def test_elsewhere_a_line_now_and_then_says_how_long_it_will_take(monkeypatch):
     clock = iter(range(100))
     monkeypatch.setattr(progress.time, "monotonic", lambda: 6.0 * next(clock))
     out = io.StringIO()
-    with shown(Console(file=out), "work", total=6, done=2) as advance:
+    with progress_bar(Console(file=out), "work", total=6, done=2) as advance:
         for _ in range(3):
             advance()
     assert out.getvalue() == "work: 4/6, 0:00:18 left\nwork: 5/6, 0:00:10 left\n"
@@ -25,7 +25,7 @@ def test_elsewhere_a_line_now_and_then_says_how_long_it_will_take(monkeypatch):
 
 def test_a_terminal_gets_a_bar():
     out = io.StringIO()
-    with shown(Console(file=out, force_terminal=True, width=80), "work", total=3) as advance:
+    with progress_bar(Console(file=out, force_terminal=True, width=80), "work", total=3) as advance:
         advance(3)
     assert "━" in out.getvalue()
     assert "3/3" in out.getvalue()

@@ -32,7 +32,7 @@ class Bomb:
 
 @pytest.fixture
 def mark(tmp_path) -> Iterator[Path]:
-    """What a bomb makes; it must never be there."""
+    """File that a malicious pickle creates; it must never exist."""
     yield tmp_path / "exploded"
     assert not (tmp_path / "exploded").exists()
 
@@ -161,14 +161,14 @@ def test_the_reward_worker_runs_a_tokenizers_own_code_only_where_it_is_asked_to(
 
 
 SANDBOXED = {"reward/sandbox/guest_program.py"}
-"""What runs programs; it is itself run inside the sandbox."""
+"""Runs graded programs; it runs inside the sandbox itself."""
 OWN = ("Planner", "Reasoner", "cls", "PeftConfig", "PeftModel", "GenerationConfig")
-"""Classes whose from_pretrained runs no code of a model's."""
+"""Classes whose from_pretrained runs no code from a model's folder."""
 UNPICKLERS = {"cloudpickle", "dill", "joblib", "jsonpickle", "marshal", "shelve"}
 
 
 def unsafe(tree: ast.AST) -> Iterator[str]:
-    """The calls that could run code out of a file."""
+    """Yields the calls that could run code from a file."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (f"import {name.name}" for name in node.names if name.name in {*UNPICKLERS, "pickle"})

@@ -1,0 +1,1 @@
+"""The YAML of the configuration, its schema, and what is built from it."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from verl_rsim.config.schema import RsimConfig
 from verl_rsim.core.dialogue import Dialogue, Injection
 from verl_rsim.core.prompts import Codec, eos_ids
 
 
-def build_codec(model: Any, template_kwargs: Any) -> Codec:
-    """The codec of a verl model block; loads its tokenizer and configs.
+def build_codec(model: DictConfig, template_kwargs: DictConfig | None) -> Codec:
+    """Returns the codec of a verl model block; loads its tokenizer and configurations.
 
     Args:
         model: ``actor_rollout_ref.model`` or ``planner.model``.
@@ -23,14 +24,15 @@ def build_codec(model: Any, template_kwargs: Any) -> Codec:
     loaded = omega_conf_to_dataclass(model)
     ends = eos_ids(loaded.tokenizer, loaded.hf_config, loaded.generation_config)
     template = OmegaConf.to_container(template_kwargs or OmegaConf.create({}))
-    return Codec(loaded.tokenizer, ends, template, loaded.hf_config.get_text_config().vocab_size)
+    vocabulary = loaded.hf_config.get_text_config().vocab_size
+    return Codec(loaded.tokenizer, ends, cast(Mapping[str, Any], template), vocabulary)
 
 
-def build_dialogue(config: Any, rsim: RsimConfig) -> Dialogue:
-    """The dialogue of a training configuration.
+def build_dialogue(config: DictConfig, rsim: RsimConfig) -> Dialogue:
+    """Returns the dialogue of a training configuration.
 
     Args:
-        config: the whole configuration (``actor_rollout_ref`` is the reasoner's block, ``planner`` the planner's).
+        config: the whole configuration; ``actor_rollout_ref`` is the reasoner's block, ``planner`` the planner's.
         rsim: its validated ``rsim`` block.
     """
     template = config.data.get("apply_chat_template_kwargs")

@@ -1,6 +1,6 @@
-"""Where a job's configuration is: a recipe by name, a file of the user's own, or verl's defaults and overrides alone.
+"""Finds and composes a job's configuration: a recipe by name, a YAML file of the user, or the defaults with overrides.
 
-A recipe ``FOLDER/NAME`` is ``NAME.yaml`` in a folder of ``recipes``; ``FOLDER`` is ``FOLDER/FOLDER``.
+The recipe ``FOLDER/NAME`` is the file ``recipes/FOLDER/NAME.yaml``; ``FOLDER`` alone is short for ``FOLDER/FOLDER``.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 PACKAGE = "verl_rsim.recipes"
 DEFAULTS = "rsim_trainer"
-"""The config that a verl command names to switch rSIM on; no recipe, but a job with its overrides."""
+"""Name of the config that adds rSIM to any verl command; a job consists of it and overrides."""
 MODULE = "pkg://"
-NO_TRAINING = {"plug_in"}
-"""Folders of files for other commands."""
+NOT_FOR_TRAINING = {"plug_in"}
+"""Folders of recipes/ that hold files for other commands than train."""
 
 
 def recipes() -> list[str]:
-    """The names of all recipes."""
+    """Returns the names of all training recipes, sorted."""
     found = []
     for folder in files(PACKAGE).iterdir():
-        if folder.is_dir() and folder.name not in NO_TRAINING:
+        if folder.is_dir() and folder.name not in NOT_FOR_TRAINING:
             names = [file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")]
             found += [folder.name if name == folder.name else f"{folder.name}/{name}" for name in names]
     return sorted(found)
 
 
 def locate(recipe: str) -> tuple[str, str]:
-    """Where hydra finds a configuration.
+    """Returns where hydra finds a configuration.
 
     Args:
         recipe: a recipe's name, a .yaml file, or :data:`DEFAULTS`.
@@ -53,21 +53,26 @@ def locate(recipe: str) -> tuple[str, str]:
     if recipe == DEFAULTS:
         return f"{MODULE}verl_rsim.config", recipe
     folder, _, config = recipe.strip("/").partition("/")
-    if recipe not in (known := recipes()):
+    known = recipes()
+    if recipe not in known:
         raise ConfigError("recipe", recipe, f"choose one of {', '.join(known)}; or name a .yaml file, or {DEFAULTS}")
     return f"{MODULE}{PACKAGE}.{folder}", config or folder
 
 
 def compose_recipe(recipe: str, overrides: Sequence[str]) -> DictConfig:
-    """The whole configuration of a job.
+    """Returns the whole configuration of a job.
+
+    Args:
+        recipe: as for :func:`locate`.
+        overrides: in hydra's grammar, e.g. ``rsim.lambda=0.3``.
 
     Raises:
         ConfigError: there is no such recipe or file.
-        hydra.errors.HydraException: an override does not fit.
+        hydra.errors.HydraException: an override names an unknown key or cannot be parsed.
     """
     from hydra import compose, initialize_config_dir, initialize_config_module
 
-    place, name = locate(recipe)
-    initialize = initialize_config_module if place.startswith(MODULE) else initialize_config_dir
-    with initialize(place.removeprefix(MODULE), version_base=None):
+    path, name = locate(recipe)
+    initialize = initialize_config_module if path.startswith(MODULE) else initialize_config_dir
+    with initialize(path.removeprefix(MODULE), version_base=None):
         return compose(name, overrides=list(overrides))

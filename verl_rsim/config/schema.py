@@ -1,7 +1,7 @@
-"""The ``rsim`` block of the configuration, validated once, at start-up.
+"""Validates the ``rsim`` block of the configuration, once, at start-up.
 
-Each field's meaning stands beside its default in ``verl_rsim/config/rsim.yaml``. Knows nothing of verl or OmegaConf: it
-takes plain dictionaries.
+``verl_rsim/config/rsim.yaml`` describes each field beside its default. This module takes plain dictionaries and imports
+neither verl nor OmegaConf.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from verl_rsim.core.dialogue import Injection, Limits
+from verl_rsim.core.episode import Injection, Limits
 from verl_rsim.reward.config import RewardConfig, ScoringConfig
 from verl_rsim.utils.errors import ConfigError
 from verl_rsim.utils.settings_blocks import fill
@@ -21,27 +21,33 @@ from verl_rsim.utils.validators import POSITIVE, check_at_least, check_choice
 
 ROLES = ("planner", "reasoner")
 PHASES = ("rollout", "log_probs", "update", "save", "weight_sync", "validation", "metrics")
-"""Of a step, which the watchdog bounds."""
+"""Phases of a training step; ``rsim.watchdog.phase_seconds`` sets a timeout for each."""
 PLANNER_DECODINGS = ("constrained", "free")
-"""What a planner may write: one of the nine labels, or anything."""
+"""Decoding modes of the planner: one of the nine strategy labels, or any text."""
 WRONG_TRAINER_FIX = (
     "a trainer of one policy would run rSIM's rollout; set it to rsim, or name another config than verl_rsim's"
 )
-"""What to do where ``trainer.v1.trainer_mode`` is not rsim but the rollout is."""
+"""Fix for a configuration with rSIM's rollout and a ``trainer.v1.trainer_mode`` other than rsim."""
 
 
 class AlarmAction(str, enum.Enum):
-    """What an alarm does."""
+    """Lists the actions of an alarm."""
 
     OFF = "off"
     WARN = "warn"
-    SAVE = "save"  # warn, and save a checkpoint at the end of the step
-    STOP = "stop"  # end the job before anything of the step is saved
+    SAVE = "save"  # warn, and save a checkpoint at the end of the training step
+    STOP = "stop"  # end the job before this training step can be saved
 
 
 @dataclass(frozen=True, slots=True)
 class AlarmConfig:
-    """``action`` follows when the value has been beyond ``limit`` for ``steps`` training steps in a row."""
+    """Configures one alarm.
+
+    Attributes:
+        action: a value of :class:`AlarmAction`, taken when the metric has crossed ``limit`` for ``steps`` steps.
+        limit: threshold, in the unit of the alarm's metric.
+        steps: training steps in a row.
+    """
 
     action: str
     limit: float
@@ -50,7 +56,7 @@ class AlarmConfig:
 
 @dataclass(frozen=True, slots=True)
 class AlarmsConfig:
-    """The block ``rsim.alarms``; units and meanings stand in ``rsim.yaml``."""
+    """Holds the block ``rsim.alarms``; ``rsim.yaml`` describes each alarm and the unit of its limit."""
 
     strategy_entropy: AlarmConfig = AlarmConfig("warn", 0.3, 3)
     one_strategy: AlarmConfig = AlarmConfig("warn", 0.9, 3)
@@ -74,7 +80,7 @@ class AlarmsConfig:
 
 @dataclass(frozen=True, slots=True)
 class WatchdogConfig:
-    """Bounds on waiting, in seconds."""
+    """Holds the block ``rsim.watchdog``: timeouts, in seconds."""
 
     poll_seconds: float = 2.0
     start_seconds: float = 1800.0
@@ -93,7 +99,7 @@ class WatchdogConfig:
 
 @dataclass(frozen=True, slots=True)
 class PlannerPoolConfig:
-    """GPUs of the planner's own, beside the reasoner's."""
+    """Holds the block ``rsim.planner_pool``: GPUs for the planner alone, beside the reasoner's."""
 
     enable: bool = False
     n_gpus_per_node: int = 1
@@ -106,7 +112,7 @@ class PlannerPoolConfig:
 
 @dataclass(frozen=True, slots=True)
 class EpisodeLogConfig:
-    """Which episodes are kept, and where; see :mod:`verl_rsim.monitoring.episode_log`."""
+    """Holds the block ``rsim.episode_log``; see :mod:`verl_rsim.monitoring.episode_log`."""
 
     enabled: bool = True
     train_share: float = 0.1
@@ -121,7 +127,7 @@ class EpisodeLogConfig:
 
 @dataclass(frozen=True, slots=True)
 class RsimConfig:
-    """The validated ``rsim`` block."""
+    """Holds the validated ``rsim`` block."""
 
     train: tuple[str, ...] = ROLES
     shared_weights: bool = False
@@ -168,7 +174,7 @@ class RsimConfig:
             raise ConfigError(
                 "rsim.planner_pool.enable",
                 True,
-                "rsim.shared_weights has one model, on the GPUs of one; set it to false",
+                "rsim.shared_weights has one model, on the GPUs of the trainer block; set it to false",
             )
         check_at_least("rsim.reward.max_repeats", self.reward.max_repeats, 0)
         if self.sample_poll_seconds <= 0:
@@ -176,11 +182,11 @@ class RsimConfig:
 
     @property
     def frozen(self) -> frozenset[str]:
-        """The roles that are not trained."""
+        """Returns the roles that are not trained."""
         return frozenset(ROLES) - frozenset(self.train)
 
     def limits(self, planner_rollout: Mapping[str, Any], reasoner_rollout: Mapping[str, Any]) -> Limits:
-        """The dialogue's limits, with the row budgets of verl's two rollout blocks."""
+        """Returns the dialogue's limits, with the token budgets of the rows from verl's two rollout blocks."""
         return Limits(
             max_turns=self.max_turns,
             max_step_tokens=self.max_step_tokens,
@@ -193,23 +199,27 @@ class RsimConfig:
 
 
 def pool_of(config: Any, role: str) -> Any:
-    """The block with the ``n_gpus_per_node`` and ``nnodes`` that a role is trained and served on.
+    """Returns the block whose ``n_gpus_per_node`` and ``nnodes`` are those that a role is trained and served on.
 
     Args:
-        config: the whole configuration; a stock verl job's for its one model, the reasoner's role.
+        config: the whole configuration. In a stock verl job, which has no ``rsim`` block, ask for the reasoner.
+        role: "planner", "reasoner" or "shared".
     """
-    own = role == "planner" and config.rsim.planner_pool.enable
-    return config.rsim.planner_pool if own else config.trainer
+    has_own_pool = role == "planner" and config.rsim.planner_pool.enable
+    return config.rsim.planner_pool if has_own_pool else config.trainer
 
 
 def gpus_of(config: Any, role: str) -> int:
-    """How many GPUs (on a CPU: ranks) a role is trained and served on, over all nodes."""
+    """Returns the number of GPUs (on a CPU: ranks) that a role is trained and served on, over all nodes."""
     pool = pool_of(config, role)
     return pool.n_gpus_per_node * pool.nnodes
 
 
 def parse_config(block: Mapping[str, Any]) -> RsimConfig:
-    """Read and check an ``rsim`` block.
+    """Returns the validated ``rsim`` block.
+
+    Args:
+        block: the block in plain types; absent keys take their defaults.
 
     Raises:
         ConfigError: unknown key, wrong type or value out of range.

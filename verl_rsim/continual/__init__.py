@@ -1,1 +1,1 @@
-"""Continual learning: a planner goes through tasks one after the other, and what it forgets on the way is measured."""
+"""Continual learning: trains a planner on tasks one after the other and measures what it forgets."""

@@ -1,7 +1,7 @@
-"""Runs a chain: evaluate, then for each stage train, export, evaluate; a finished part is never done again.
+"""Runs a chain: evaluates, then trains, exports and evaluates each stage; finished parts are never repeated.
 
-All work is done by commands in processes of their own, one at a time, so that each has the whole machine: training,
-``verl-rsim export`` and ``verl-rsim transfer``.
+Training, ``verl-rsim export`` and ``verl-rsim transfer`` run as subprocesses, one at a time, so that each has the whole
+machine and its memory is free when it ends.
 """
 
 from __future__ import annotations
@@ -14,64 +14,75 @@ from typing import Any
 from rich.console import Console
 
 from verl_rsim.continual.chain import Chain
-from verl_rsim.continual.forgetting import Forgetting
+from verl_rsim.continual.forgetting import ForgettingReport
 from verl_rsim.continual.report import REASONER, write_forgetting_report
-from verl_rsim.continual.stages import Job, Run, StageFailed, data_folder, plan
+from verl_rsim.continual.stages import RunCommand, StageFailed, StageJob, find_data_folder, plan_jobs
 from verl_rsim.evaluation.dataset import load_questions
 from verl_rsim.evaluation.engines.http import is_url
 from verl_rsim.evaluation.manifest import open_manifest, weights_digest
 from verl_rsim.evaluation.matrix import Matrix, parse_matrix
-from verl_rsim.evaluation.models import Planner, Reasoner, resolve
+from verl_rsim.evaluation.models import Planner, Reasoner, find_model_folder
 from verl_rsim.training import launch
-from verl_rsim.utils.artifact_folders import only_one, write_atomically
+from verl_rsim.utils.artifact_folders import locked_folder, write_atomically
 from verl_rsim.utils.errors import ConfigError
 
 RULES = {"max_turns": "max_turns", "max_step_tokens": "max_step_tokens", "max_answer_tokens": "max_answer_tokens",
          "injection": "injection", "delimiter": "step_delimiter",
          "planner_decoding": "planner_decoding"}  # fmt: skip
-"""The evaluation's rules, by the settings in ``rsim`` that training plays by."""
+"""Rules of the evaluation, each with the key of ``rsim`` that holds it in training."""
 
 
-def run_chain(chain: Chain, folder: Path, console: Console, run: Run) -> Forgetting:
-    """Do what the folder lacks, write and print the report.
+def run_chain(chain: Chain, folder: Path, console: Console, run_command: RunCommand) -> ForgettingReport:
+    """Runs all unfinished parts of a chain, then writes, prints and returns the report.
 
     Args:
-        run: runs a command; see :func:`verl_rsim.training.launch.run`.
+        chain: the chain.
+        folder: folder of the chain's results.
+        console: receives progress and tables.
+        run_command: runs a command; see :func:`verl_rsim.training.launch.run`.
 
     Raises:
-        ConfigError, DataError: something cannot be as asked; raised before anything is started.
-        StageFailed: a command failed; the same call goes on where it stopped.
+        ConfigError, DataError: the chain cannot work; raised before anything is started.
+        StageFailed: a command failed; the same call resumes there.
     """
-    jobs = plan(chain, folder)
-    with only_one(folder):
-        return _ChainRun(chain, jobs, folder, console, run).go()
+    jobs = plan_jobs(chain, folder)
+    with locked_folder(folder):
+        return _ChainRun(chain, jobs, folder, console, run_command).run()
 
 
 def local_model(key: str, source: str, role: str) -> str:
-    """A model's folder or Hugging Face id.
+    """Returns a model's folder or Hugging Face id.
 
     Raises:
-        ConfigError: no such folder, or a URL, which cannot be trained or serve training.
+        ConfigError: the folder does not exist, or ``source`` is a URL, which gives no weights.
     """
     if is_url(source):
         raise ConfigError(key, source, "training needs the weights: name a Hugging Face folder or id")
-    found = resolve(source, role)
-    return str(found or source)
+    return str(find_model_folder(source, role) or source)
 
 
 class _ChainRun:
-    """One start of a chain."""
+    """Runs a chain once, from its first unfinished part to its end.
 
-    def __init__(self, chain: Chain, jobs: Sequence[Job], folder: Path, console: Console, run: Run):
-        self.chain, self.jobs, self.folder, self.console, self.run = chain, jobs, folder, console, run
+    Attributes:
+        planner, reasoner: the chain's models: a folder or a Hugging Face id.
+        template: the chat template's arguments of training, as a model's block of a transfer's file.
+        block: the transfer's file without its planners.
+        seed: seed of the evaluation.
+    """
+
+    def __init__(self, chain: Chain, jobs: Sequence[StageJob], folder: Path, console: Console, run_command: RunCommand):
+        self.chain, self.jobs, self.folder = chain, jobs, folder
+        self.console, self.run_command = console, run_command
         self.planner = local_model("planner", chain.planner, Planner.role)
         self.reasoner = local_model("reasoner", chain.reasoner, Reasoner.role)
 
-    def go(self) -> Forgetting:
-        """Everything that is not done yet, in order."""
-        models = {"planner": _identity(self.planner), "reasoner": _identity(self.reasoner)}
+    def run(self) -> ForgettingReport:
+        """Runs everything that is not finished, in order, and returns the newest report."""
+        models = {"planner": _model_identity(self.planner), "reasoner": _model_identity(self.reasoner)}
         open_manifest(self.folder, "chain", models, {"planner": self.planner, "reasoner": self.reasoner})
-        done = self._finished()
+        done = self._count_finished()
+        # All stages are checked before the first one starts: an error in the last must not come up after hours.
         for job in self.jobs[done:]:
             job.check(self.planner, self.reasoner)
         self.block, self.seed = self._evaluation_block()
@@ -79,36 +90,38 @@ class _ChainRun:
         for number, job in enumerate(self.jobs[done:], done + 1):
             title = f"stage {number}/{len(self.jobs)} {job.stage.name}"
             if not job.is_trained():
-                self._say(f"{title}: training from step {job.steps_done()} to {job.stage.steps}")
-                job.train(self.run, self._planner_after(number - 1), self.reasoner)
-            self._say(f"{title}: export")
-            job.export(self.run)
+                self._print(f"{title}: training from step {job.steps_done()} to {job.stage.steps}")
+                job.train(self.run_command, self._planner_after(number - 1), self.reasoner)
+            self._print(f"{title}: export")
+            job.export(self.run_command)
             report = self._evaluate(number)
         return report
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self.console.print(text, style="bold", highlight=False)
 
     def _planner_after(self, stages: int) -> str:
         return str(self.jobs[stages - 1].planner) if stages else self.planner
 
-    def _finished(self) -> int:
-        """How many stages are.
+    def _count_finished(self) -> int:
+        """Returns the number of finished stages.
 
         Raises:
-            ConfigError: one that was trained otherwise, or whose predecessor is missing.
+            ConfigError: a stage was trained with other settings, or its predecessor is missing.
         """
         for job in self.jobs:
             job.check_inputs()
-        done = next((number for number, job in enumerate(self.jobs) if not job.is_finished()), len(self.jobs))
+        done = 0
+        while done < len(self.jobs) and self.jobs[done].is_finished():
+            done += 1
         for job in self.jobs[done + 1 :]:
             if job.steps_done() or job.is_finished():
-                fix = f"is there without {self.jobs[done].stage.name} before it; choose another --out, or remove it"
+                fix = f"exists without {self.jobs[done].stage.name} before it; choose another --out, or remove it"
                 raise ConfigError(f"stages.{job.stage.name}", str(job.folder), fix)
         return done
 
     def _evaluation_block(self) -> tuple[dict[str, Any], int]:
-        """The file of the evaluation without its planners, and its seed; the rules are those of the first stage."""
+        """Returns the transfer's file without its planners, and its seed; the rules are those of the first stage."""
         from omegaconf import OmegaConf
 
         config = self.jobs[0].compose(self.planner, self.reasoner)
@@ -125,6 +138,7 @@ class _ChainRun:
             "datasets": test_files(self.chain),
         }
         settings = self._matrix(block, 0).settings
+        # Read here only to report a dataset that is missing or broken before anything runs.
         for source in block["datasets"].values():
             load_questions(source, settings.limit)
         return block, settings.seed
@@ -133,40 +147,42 @@ class _ChainRun:
         return parse_matrix({**block, "planners": self._planners(stages)})
 
     def _model(self, path: str) -> str | dict[str, Any]:
-        """A model with the chat template's arguments that it is trained with."""
+        """Returns a model's block of a transfer's file, with the chat template's arguments of training."""
         return {"path": path, **self.template} if self.template else path
 
     def _planners(self, stages: int) -> dict[str, str | dict[str, Any]]:
+        """Returns the planners of a transfer's file: all states up to the one after ``stages`` stages."""
         states = enumerate(self.chain.states[: stages + 1])
         return {state: self._model(self._planner_after(number)) for number, state in states}
 
-    def _evaluate(self, stages: int) -> Forgetting:
-        """Play every state so far on every dataset, as far as it has not been, and report."""
+    def _evaluate(self, stages: int) -> ForgettingReport:
+        """Evaluates every state so far on every dataset, as far as that is missing, and returns the report."""
         import yaml  # type: ignore[import-untyped]
 
         folder = self.folder / "evaluation"
-        done, wanted = folder / "matrix.yaml", folder / "matrix.unfinished.yaml"
+        # matrix.yaml says what was evaluated to its end; until then its content has another name.
+        finished, unfinished = folder / "matrix.yaml", folder / "matrix.unfinished.yaml"
         text = yaml.safe_dump({**self.block, "planners": self._planners(stages)}, sort_keys=False)
         states = self.chain.states[: stages + 1]
-        if not done.is_file() or done.read_text() != text:
-            self._say(f"evaluation of {states[-1]}")
+        if not finished.is_file() or finished.read_text() != text:
+            self._print(f"evaluation of {states[-1]}")
             folder.mkdir(exist_ok=True)
-            write_atomically(wanted, text)
-            status = self.run(launch.own_command("transfer", str(wanted), "--out", str(folder)), {})
+            write_atomically(unfinished, text)
+            status = self.run_command(launch.cli_command("transfer", str(unfinished), "--out", str(folder)), {})
             if status:
                 raise StageFailed(
-                    f"evaluation of {states[-1]}: exit status {status}; see above. The same command goes on"
+                    f"evaluation of {states[-1]}: exit status {status}; see above. Run the same command to continue"
                 )
-            os.replace(wanted, done)
+            os.replace(unfinished, finished)
         return write_forgetting_report(self.chain, states, self.folder, self.seed, self.console)
 
 
 def test_files(chain: Chain) -> dict[str, str]:
-    """What is evaluated: the test rows of all tasks, and the further datasets."""
-    tests = {name: str(data_folder(name, source) / "test.parquet") for name, source in chain.tasks.items()}
+    """Returns the evaluated data by name: the test rows of all tasks, and the additional datasets."""
+    tests = {name: str(find_data_folder(name, source) / "test.parquet") for name, source in chain.tasks.items()}
     return {**tests, **chain.datasets}
 
 
-def _identity(model: str) -> str:
-    """What tells a model apart: what its files hold if they are on this machine, else its name."""
+def _model_identity(model: str) -> str:
+    """Returns the digest of a model's files if they are on this machine, else its name."""
     return weights_digest(Path(model)) if Path(model).is_dir() else model

@@ -1,4 +1,4 @@
-"""Names of the controls that an evaluation compares a planner with; verl_rsim.evaluation.conditions plays them."""
+"""Names the controls that an evaluation compares a planner with; verl_rsim.evaluation.conditions plays them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONTROLS = (ALONE, SELF_STRATEGIES, RANDOM, *FIXED_EACH)
 
 
 def parse_controls(names: Iterable[str]) -> tuple[str, ...]:
-    """Names as the user writes them, ``fixed`` and ``all`` spelled out, in the order of :data:`CONTROLS`.
+    """Expands the groups ``all``, ``fixed`` and ``none`` and returns the controls in the order of :data:`CONTROLS`.
 
     Raises:
         ConfigError: there is no such control.

@@ -1,191 +1,87 @@
-"""One episode between planner and reasoner, token by token, and the two training rows it becomes.
+"""Plays an episode between planner and reasoner, token by token, and turns it into two training rows.
 
-Pure Python: the models are two async callables. The same :meth:`Dialogue.play` serves training, validation,
-evaluation and serving.
+The models are two async callables, so that the same :meth:`Dialogue.play` serves training, validation, evaluation and
+serving. Imports neither torch nor verl.
 """
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from verl_rsim.core.episode import (
+    Episode,
+    Generate,
+    Generation,
+    Injection,
+    Limits,
+    Observer,
+    Request,
+    StepEnd,
+    Stop,
+    Turn,
+)
 from verl_rsim.core.prompts import OBSERVATION, Codec, Message, planner_messages
-from verl_rsim.core.strategies import CONTINUATION, STRATEGIES, TERMINATION, Strategy, parse_choice, strategy_index
+from verl_rsim.core.strategies import CONTINUATION, STRATEGIES, TERMINATION, parse_choice, strategy_index
 
 
-class Stop(str, enum.Enum):
-    """Why an episode ended."""
-
-    TERMINATION = "termination"  # the planner chose it; the reasoner then wrote its final answer
-    REASONER_EOS = "reasoner_eos"
-    MAX_TURNS = "max_turns"
-    BUDGET = "budget"  # no room for another turn in one of the two rows, or the reasoner wrote all it may
-    PROMPT_TOO_LONG = "prompt_too_long"  # no room for the first turn
+def _is_terminal(strategy: int) -> bool:
+    """Returns True for *termination*, after which the reasoner writes its final answer."""
+    return STRATEGIES[strategy].name == TERMINATION
 
 
-class StepEnd(str, enum.Enum):
-    """Why a step ended."""
-
-    DELIMITER = "delimiter"
-    LENGTH = "length"
-    EOS = "eos"
-
-
-class Injection(str, enum.Enum):
-    """Where the strategy's instruction goes."""
-
-    INLINE = "inline"  # into the reasoner's own turn; its whole row stays one assistant message
-    CHAT = "chat"  # as a user turn before each step
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What one call of a model may produce.
+@dataclass(slots=True)
+class _PlayState:
+    """Holds an unfinished episode: what both models have read and written so far, and the turns.
 
     Attributes:
-        prompt_ids: everything before the generated tokens.
-        max_tokens: at least 1.
-        stop: strings that end the generation; the tokens that complete one are kept.
-        allowed_ids: the only tokens that may be sampled, None for all; log-probs are then renormalised over them.
-        turn: position in the episode, from 0.
+        planner_prompt_ids, reasoner_prompt_ids: tokens before the first turn.
+        planner_ids, reasoner_ids: each model's whole context, the prompt included.
+        turns: the finished turns.
+        written: tokens that the reasoner has generated.
     """
-
-    prompt_ids: tuple[int, ...]
-    max_tokens: int
-    stop: tuple[str, ...] = ()
-    allowed_ids: tuple[int, ...] | None = None
-    turn: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """Sampled tokens, the end-of-sequence token included, and their log-probs under the sampling distribution."""
-
-    token_ids: tuple[int, ...]
-    log_probs: tuple[float, ...]
-
-    def __post_init__(self):
-        if len(self.token_ids) != len(self.log_probs):
-            raise ValueError(f"{len(self.token_ids)} tokens but {len(self.log_probs)} log-probs")
-        if not self.token_ids:
-            raise ValueError("a generation holds at least one token")
-
-
-Generate = Callable[[Request], Awaitable[Generation]]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of an episode, in turns and tokens.
-
-    Attributes:
-        max_turns: turns, the final answer's included.
-        max_step_tokens: tokens of a step.
-        max_answer_tokens: tokens of the answer after *termination*.
-        planner_prompt, planner_response: token budget of the planner's row.
-        reasoner_prompt, reasoner_response: token budget of the reasoner's row.
-        max_choice_tokens: tokens a free-form planner may write.
-        max_written: tokens the reasoner may write in all; None: what the other bounds allow.
-    """
-
-    max_turns: int
-    max_step_tokens: int
-    max_answer_tokens: int
-    planner_prompt: int
-    planner_response: int
-    reasoner_prompt: int
-    reasoner_response: int
-    max_choice_tokens: int = 8
-    max_written: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A strategy and the step written under it.
-
-    Attributes:
-        observation_ids: planner tokens that show the previous step (empty in the first turn); not generated.
-        choice: the planner's tokens.
-        strategy: index into :data:`verl_rsim.core.strategies.STRATEGIES`.
-        parsed: False when a free-form planner wrote no strategy and *continuation* was taken.
-        injected_ids: reasoner tokens that carry the instruction; not generated.
-        step: the reasoner's tokens.
-        step_text: the step as text.
-        step_end: why it ended.
-    """
-
-    observation_ids: tuple[int, ...]
-    choice: Generation
-    strategy: int
-    parsed: bool
-    injected_ids: tuple[int, ...]
-    step: Generation
-    step_text: str
-    step_end: StepEnd
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRow:
-    """A training row: what was given, and a response of generated (mask 1) and given (mask 0) tokens.
-
-    ``log_probs`` is 0.0 where the mask is 0. The last response token is a generated one.
-    """
-
-    prompt_ids: tuple[int, ...]
-    response_ids: tuple[int, ...]
-    mask: tuple[int, ...]
-    log_probs: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Episode:
-    """A finished episode."""
 
     planner_prompt_ids: tuple[int, ...]
     reasoner_prompt_ids: tuple[int, ...]
-    turns: tuple[Turn, ...]
-    stop: Stop
+    planner_ids: tuple[int, ...]
+    reasoner_ids: tuple[int, ...]
+    turns: list[Turn] = field(default_factory=list)
+    written: int = 0
+
+    @classmethod
+    def begin(cls, planner_prompt: tuple[int, ...], reasoner_prompt: tuple[int, ...]) -> _PlayState:
+        """Returns the state before the first turn."""
+        return cls(planner_prompt, reasoner_prompt, planner_prompt, reasoner_prompt)
 
     @property
-    def strategies(self) -> tuple[Strategy, ...]:
-        """The strategies in the order they were used."""
-        return tuple(STRATEGIES[turn.strategy] for turn in self.turns)
+    def last_turn(self) -> Turn | None:
+        """The turn before the next one."""
+        return self.turns[-1] if self.turns else None
 
-    def planner_row(self) -> TokenRow:
-        """The planner's tokens: each choice (mask 1) after the observation of the step before it (mask 0)."""
-        return _row(self.planner_prompt_ids, [(turn.observation_ids, turn.choice) for turn in self.turns])
-
-    def reasoner_row(self) -> TokenRow:
-        """The reasoner's tokens: each step (mask 1) after the instruction it was written under (mask 0)."""
-        return _row(self.reasoner_prompt_ids, [(turn.injected_ids, turn.step) for turn in self.turns])
+    def finish(self, stop: Stop) -> Episode:
+        """Returns the episode as it ended."""
+        return Episode(self.planner_prompt_ids, self.reasoner_prompt_ids, tuple(self.turns), stop)
 
 
-class Observer:
-    """Is told how an episode goes on; does nothing by itself. What it raises ends the episode."""
+@dataclass(frozen=True, slots=True)
+class _TurnRoom:
+    """The tokens that one turn may use.
 
-    def chose(self, strategy: int) -> None:
-        """The planner chose; the reasoner has not written yet."""
+    Attributes:
+        observation_ids: the previous step as the planner reads it; empty in the first turn.
+        reasoner: tokens left in the reasoner's row, for the instruction and the step.
+        left_to_write: tokens that the reasoner may still generate in this episode.
+    """
 
-    def wrote(self, turn: Turn) -> None:
-        """A step is finished."""
-
-
-def _row(prompt_ids: tuple[int, ...], parts: Sequence[tuple[tuple[int, ...], Generation]]) -> TokenRow:
-    ids: list[int] = []
-    mask: list[int] = []
-    log_probs: list[float] = []
-    for given, generated in parts:
-        ids += [*given, *generated.token_ids]
-        mask += [0] * len(given) + [1] * len(generated.token_ids)
-        log_probs += [0.0] * len(given) + [*generated.log_probs]
-    return TokenRow(prompt_ids, tuple(ids), tuple(mask), tuple(log_probs))
+    observation_ids: tuple[int, ...]
+    reasoner: int
+    left_to_write: int
 
 
 @dataclass(frozen=True)
 class Dialogue:
-    """The rules of an episode for a pair of models; made once, played many times.
+    """Plays episodes between a planner and a reasoner by fixed rules; made once, used for many episodes.
 
     Attributes:
         planner, reasoner: the two models' codecs.
@@ -213,34 +109,52 @@ class Dialogue:
         return self.reasoner.user_turn()
 
     def injected_ids(self, strategy: int, previous: StepEnd | None) -> tuple[int, ...]:
-        """Reasoner tokens that carry ``strategy`` after a step that ended with ``previous`` (None: the first turn)."""
+        """Returns the reasoner's tokens that carry ``strategy`` after a step that ended with ``previous``.
+
+        ``previous`` is None in the first turn. Each text is encoded once and then taken from a cache.
+        """
         key = (strategy, previous)
         if key not in self._encoded:
-            if self.injection is Injection.INLINE:
-                lead = "" if previous in (None, StepEnd.DELIMITER) else "\n\n"
-                text = f"{lead}{STRATEGIES[strategy].instruction}\n"
-            elif previous is None:  # completes the question, which the prompt left open
-                text = f"\n\n{STRATEGIES[strategy].request}{self._user_turn[1]}"
-            else:
-                before, after = self._user_turn
-                if previous is StepEnd.EOS:  # the step brought its own end-of-turn token
-                    ends = [self.reasoner.tokenizer.decode([i]) for i in self.reasoner.eos_ids]
-                    before = next((before.removeprefix(end) for end in ends if end and before.startswith(end)), before)
-                text = f"{before}{STRATEGIES[strategy].request}{after}"
+            inline = self.injection is Injection.INLINE
+            text = self._inline_text(strategy, previous) if inline else self._chat_text(strategy, previous)
             self._encoded[key] = self.reasoner.encode(text)
         return self._encoded[key]
 
+    def _inline_text(self, strategy: int, previous: StepEnd | None) -> str:
+        """Returns the instruction as a paragraph of the reasoner's own message."""
+        begins_paragraph = previous in (None, StepEnd.DELIMITER)
+        lead = "" if begins_paragraph else "\n\n"
+        return f"{lead}{STRATEGIES[strategy].instruction}\n"
+
+    def _chat_text(self, strategy: int, previous: StepEnd | None) -> str:
+        """Returns the request as a user message, with the template's text around it."""
+        request = STRATEGIES[strategy].request
+        before, after = self._user_turn
+        if previous is None:  # completes the question, which the prompt left open
+            return f"\n\n{request}{after}"
+        if previous is StepEnd.EOS:
+            before = self._without_end_of_turn(before)
+        return f"{before}{request}{after}"
+
+    def _without_end_of_turn(self, text: str) -> str:
+        """Removes a leading end-of-turn token, which a step that ended by itself already brought along."""
+        for token in self.reasoner.eos_ids:
+            end = self.reasoner.tokenizer.decode([token])
+            if end and text.startswith(end):
+                return text.removeprefix(end)
+        return text
+
     def longest_injection(self) -> int:
-        """Tokens of the longest instruction after any step."""
+        """Returns the number of tokens of the longest instruction after any step."""
         return max(len(self.injected_ids(i, end)) for i in range(len(STRATEGIES)) for end in (None, *StepEnd))
 
     def prompts(self, messages: Sequence[Message]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The token ids that planner and reasoner read before the first turn; ``messages``: see :meth:`play`."""
+        """Returns the token ids that planner and reasoner read before the first turn of a question."""
         open_end = self.injection is Injection.CHAT
         return self.planner.chat(planner_messages(messages)), self.reasoner.chat(messages, open_end=open_end)
 
     def step_end(self, step: Generation, request: Request, text: str) -> StepEnd:
-        """Why a step ended, read off its tokens and what was asked for."""
+        """Returns the reason for which a step ended, from its tokens and from what was requested."""
         if step.token_ids[-1] in self.reasoner.eos_ids:
             return StepEnd.EOS
         if len(step.token_ids) >= request.max_tokens and not any(stop in text for stop in request.stop):
@@ -254,70 +168,93 @@ class Dialogue:
         reasoner: Generate,
         observer: Observer = Observer(),  # noqa: B008 (it has no state)
     ) -> Episode:
-        """Let the two models work on one question.
+        """Plays one episode: the two models work on one question, turn by turn.
 
         Args:
             messages: the question as a chat, ending with a user message.
-            planner: samples the planner; called with its whole context each turn.
-            reasoner: samples the reasoner, likewise.
-            observer: is told each turn as it happens.
+            planner: samples the planner; called once a turn with the planner's whole context.
+            reasoner: samples the reasoner; called once a turn with the reasoner's whole context.
+            observer: its methods are called as the episode goes on.
 
         Returns:
-            The episode. Errors of the two callables propagate.
+            The finished episode. Errors of the two callables propagate.
         """
+        state = _PlayState.begin(*self.prompts(messages))
+        if len(state.planner_ids) > self.limits.planner_prompt or len(state.reasoner_ids) > self.limits.reasoner_prompt:
+            return state.finish(Stop.PROMPT_TOO_LONG)
+        while len(state.turns) < self.limits.max_turns:
+            room = self._room_for_turn(state)
+            if room is None:
+                return state.finish(Stop.BUDGET if state.turns else Stop.PROMPT_TOO_LONG)
+            turn = await self._play_turn(state, room, planner, reasoner, observer)
+            if _is_terminal(turn.strategy):
+                return state.finish(Stop.TERMINATION)
+            if turn.step_end is StepEnd.EOS and self.injection is Injection.INLINE:
+                return state.finish(Stop.REASONER_EOS)
+        return state.finish(Stop.MAX_TURNS)
+
+    def _room_for_turn(self, state: _PlayState) -> _TurnRoom | None:
+        """Returns the tokens that the next turn may use, or None if it does not fit into one of the two rows."""
         limits = self.limits
-        planner_prompt, reasoner_prompt = planner_ids, reasoner_ids = self.prompts(messages)
-        turns: list[Turn] = []
-        written = 0
+        last = state.last_turn
+        observation = self.planner.encode(OBSERVATION.format(step=last.step_text.strip())) if last else ()
+        planner_used = len(state.planner_ids) - len(state.planner_prompt_ids) + len(observation)
+        reasoner_room = limits.reasoner_response - (len(state.reasoner_ids) - len(state.reasoner_prompt_ids))
+        left_to_write = reasoner_room if limits.max_written is None else limits.max_written - state.written
+        # An instruction alone is no turn: there must be room for the longest one and a token of the step.
+        fits = (
+            limits.planner_response - planner_used >= self._choice_tokens
+            and reasoner_room > self.longest_injection()
+            and left_to_write >= 1
+        )
+        return _TurnRoom(observation, reasoner_room, left_to_write) if fits else None
 
-        def end(stop: Stop) -> Episode:
-            return Episode(planner_prompt, reasoner_prompt, tuple(turns), stop)
+    async def _play_turn(
+        self, state: _PlayState, room: _TurnRoom, planner: Generate, reasoner: Generate, observer: Observer
+    ) -> Turn:
+        """Plays one turn: the planner chooses a strategy, the reasoner writes a step under it."""
+        previous = state.last_turn.step_end if state.last_turn else None
+        state.planner_ids += room.observation_ids
+        choice = await planner(self._choice_request(state.planner_ids, len(state.turns)))
+        state.planner_ids += choice.token_ids
+        strategy, parsed = self._read_choice(choice)
+        observer.chose(strategy)
 
-        if len(planner_prompt) > limits.planner_prompt or len(reasoner_prompt) > limits.reasoner_prompt:
-            return end(Stop.PROMPT_TOO_LONG)
-        choice_tokens = 1 if self.constrained else limits.max_choice_tokens
-        while len(turns) < limits.max_turns:
-            last = turns[-1] if turns else None
-            observation = self.planner.encode(OBSERVATION.format(step=last.step_text.strip())) if last else ()
-            planner_room = limits.planner_response - (len(planner_ids) - len(planner_prompt)) - len(observation)
-            reasoner_room = limits.reasoner_response - (len(reasoner_ids) - len(reasoner_prompt))
-            left = reasoner_room if limits.max_written is None else limits.max_written - written
-            if planner_room < choice_tokens or reasoner_room <= self.longest_injection() or left < 1:
-                return end(Stop.BUDGET if turns else Stop.PROMPT_TOO_LONG)
+        injected = self.injected_ids(strategy, previous)
+        state.reasoner_ids += injected
+        request = self._step_request(state, strategy, min(room.reasoner - len(injected), room.left_to_write))
+        step = await reasoner(request)
+        state.reasoner_ids += step.token_ids
+        state.written += len(step.token_ids)
 
-            planner_ids = planner_ids + observation
-            choice = await planner(self._choice_request(planner_ids, len(turns)))
-            planner_ids = planner_ids + choice.token_ids
-            strategy, parsed = self._read_choice(choice)
-            observer.chose(strategy)
-            terminal = STRATEGIES[strategy].name == TERMINATION
+        text = self.reasoner.decode(step.token_ids)
+        ended = self.step_end(step, request, text)
+        turn = Turn(room.observation_ids, choice, strategy, parsed, injected, step, text, ended)
+        state.turns.append(turn)
+        observer.wrote(turn)
+        return turn
 
-            injected = self.injected_ids(strategy, last.step_end if last else None)
-            reasoner_ids = reasoner_ids + injected
-            room = reasoner_room - len(injected)
-            max_tokens = min(room, left, limits.max_answer_tokens if terminal else limits.max_step_tokens)
-            stop = () if terminal or self.injection is Injection.CHAT else (self.delimiter,)
-            request = Request(reasoner_ids, max_tokens, stop, turn=len(turns))
-            step = await reasoner(request)
-            reasoner_ids = reasoner_ids + step.token_ids
-            written += len(step.token_ids)
-            text = self.reasoner.decode(step.token_ids)
-            ended = self.step_end(step, request, text)
-            turns.append(Turn(observation, choice, strategy, parsed, injected, step, text, ended))
-            observer.wrote(turns[-1])
-            if terminal:
-                return end(Stop.TERMINATION)
-            if ended is StepEnd.EOS and self.injection is Injection.INLINE:
-                return end(Stop.REASONER_EOS)
-        return end(Stop.MAX_TURNS)
+    @property
+    def _choice_tokens(self) -> int:
+        """The tokens a choice may take: one label, or as many as a planner may write freely."""
+        return 1 if self.constrained else self.limits.max_choice_tokens
+
+    def _step_request(self, state: _PlayState, strategy: int, room: int) -> Request:
+        """Returns what is asked of the reasoner: a step, or after *termination* the final answer."""
+        terminal = _is_terminal(strategy)
+        bound = self.limits.max_answer_tokens if terminal else self.limits.max_step_tokens
+        # A step injected as chat is a whole assistant message: only the model's own end of turn ends it.
+        delimited = not terminal and self.injection is Injection.INLINE
+        stop = (self.delimiter,) if delimited else ()
+        return Request(state.reasoner_ids, min(room, bound), stop, turn=len(state.turns))
 
     def _choice_request(self, prompt_ids: tuple[int, ...], turn: int) -> Request:
         if self.constrained:
-            return Request(prompt_ids, 1, allowed_ids=self.label_ids, turn=turn)
-        return Request(prompt_ids, self.limits.max_choice_tokens, ("\n",), turn=turn)
+            return Request(prompt_ids, self._choice_tokens, allowed_ids=self.label_ids, turn=turn)
+        return Request(prompt_ids, self._choice_tokens, ("\n",), turn=turn)
 
     def _read_choice(self, choice: Generation) -> tuple[int, bool]:
-        """The strategy chosen, and whether it could be read."""
+        """Returns the index of the chosen strategy, and False if a free-form planner wrote no strategy."""
         if self.constrained:
             return self.label_ids.index(choice.token_ids[0]), True
         parsed = parse_choice(self.planner.decode(choice.token_ids))

@@ -1,6 +1,6 @@
-"""What is kept of an episode, and how it reads as JSON. The manual is docs/episodes.md.
+"""Defines the record of an episode and its JSON form (docs/episodes.md).
 
-Pure Python. How records get into files and out of them is :mod:`verl_rsim.monitoring.episode_log`.
+:mod:`verl_rsim.monitoring.episode_log` writes records to files and reads them.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from verl_rsim.core.dialogue import Generation, Stop, Turn
+from verl_rsim.core.episode import Generation, Stop, Turn
 from verl_rsim.core.prompts import Message
 from verl_rsim.core.strategies import STRATEGIES
 from verl_rsim.utils.errors import DataError
 
 SCHEMA = 1
-"""Rises when a field changes its meaning or goes; not when one is added."""
+"""Version of the layout. It rises when a field is removed or changes its meaning, not when one is added."""
 
 KINDS = ("train", "validation", "evaluation")
 MAX_TRUTH_CHARS = 2000
-"""A ground truth is cut here; the tests of a coding task can be long."""
+"""Longer ground truths are cut: the tests of a coding task can be long."""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnRecord:
-    """A strategy and the step written under it.
+    """Records a strategy and the step that was written under it.
 
     Attributes:
-        strategy: its name; "" where nobody chose one (an evaluation of the reasoner alone).
+        strategy: name of the strategy; "" where none was chosen (an evaluation of the reasoner alone).
         text: the step.
-        tokens: of the step, the end-of-sequence token included.
-        end: why the step ended, a value of :class:`verl_rsim.core.dialogue.StepEnd`.
+        tokens: number of tokens of the step, the end-of-sequence token included.
+        end: why the step ended, a value of :class:`verl_rsim.core.episode.StepEnd`.
         parsed: False when a free-form planner named no strategy and *continuation* was taken.
-        log_prob: of the planner's choice, in nats, under the distribution it was sampled from; None if not finite, or
-            if there was no choice.
-        log_prob_mean: mean over the step's tokens of the reasoner's log-probs, likewise.
+        log_prob: log-prob of the planner's choice, in nats, under the distribution that it was sampled from; None if
+            it is not finite or there was no choice.
+        log_prob_mean: mean of the reasoner's log-probs over the tokens of the step; None if it is not finite.
     """
 
     strategy: str
@@ -52,16 +52,16 @@ class TurnRecord:
 
 @dataclass(frozen=True, slots=True)
 class EpisodeRecord:
-    """An episode and its rewards.
+    """Records an episode and its rewards.
 
     Attributes:
         kind: one of :data:`KINDS`.
-        step: step of training; a validation at 0 comes before the first update. 0 in an evaluation.
-        question_id: the same for the same question, in every step and every run.
-        question: the last message of the chat that was asked.
-        sample: number of the episode among those of its question at this step, from 0.
-        turns: what happened.
-        stop: why it ended, a value of :class:`verl_rsim.core.dialogue.Stop`.
+        step: training step; a validation at 0 comes before the first update. 0 in an evaluation.
+        question_id: hash of the question, the same in every training step and every run.
+        question: text of the chat's last message.
+        sample: number of the episode among those of its question in this training step, from 0.
+        turns: the turns in order.
+        stop: why it ended, a value of :class:`verl_rsim.core.episode.Stop`.
         truth: the ground truth, cut to :data:`MAX_TRUTH_CHARS` characters.
         data_source: the dataset, as verl calls it.
         uid: verl's id of the question in this step; names the rows ``{uid}_{sample}_{0|1}``.
@@ -70,8 +70,8 @@ class EpisodeRecord:
         acc: accuracy of the answer, in [0, 1].
         reasoner_reward, planner_reward: the rewards that the policies learned from; None in an evaluation.
         planner_parts: the weighted terms whose sum is ``planner_reward``.
-        reason: the scorer's word: right, wrong, no_answer ...; None if it gives none.
-        condition: of an evaluation, who answered: planner, or a control; else "".
+        reason: the scorer's verdict in a word: right, wrong, no_answer ...; None if it gives none.
+        condition: in an evaluation, the planner or the control that answered; else "".
         schema: version of this layout.
     """
 
@@ -97,16 +97,16 @@ class EpisodeRecord:
 
     @property
     def answer(self) -> str:
-        """The last step: after *termination* the final answer."""
+        """Returns the text of the last step: after *termination* the final answer."""
         return self.turns[-1].text if self.turns else ""
 
     @property
     def right(self) -> bool:
-        """Whether the answer is right in full."""
+        """Returns True if the answer is fully right."""
         return self.acc >= 1
 
     def scored(self, info: Mapping[str, Any]) -> EpisodeRecord:
-        """This record with its rewards.
+        """Returns this record with its rewards.
 
         Args:
             info: the episode's ``reward_extra_info``: ``acc``, ``reasoner_reward``, ``planner_reward``,
@@ -139,7 +139,7 @@ def record_of(
     weights_version: int | None = None,
     condition: str = "",
 ) -> EpisodeRecord:
-    """The record of a finished episode, still without scores; see :class:`EpisodeRecord` for the arguments."""
+    """Returns the record of a finished episode, without rewards; see :class:`EpisodeRecord` for the arguments."""
     return EpisodeRecord(
         kind=kind,
         step=step,
@@ -158,25 +158,30 @@ def record_of(
 
 
 def question_id(messages: Sequence[Message], truth: str) -> str:
-    """A short hash of the whole chat and the ground truth, 12 hex digits; verl's own uid changes every epoch."""
-    text = "\0".join([*(f"{message['role']}\0{_text(message['content'])}" for message in messages), truth])
+    """Returns a hash of the whole chat and the ground truth, 12 hex digits; verl's own uid changes every epoch."""
+    parts = [f"{message['role']}\0{_text(message['content'])}" for message in messages]
+    text = "\0".join([*parts, truth])
     return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=6).hexdigest()
 
 
 def is_sampled(share: float, *identity: object) -> bool:
-    """Whether an episode belongs to a sample of this share; the same answer for the same identity, always."""
+    """Returns True for a fixed pseudo-random share of all identities, always the same ones."""
     text = "/".join(map(str, identity))
     digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
     return int.from_bytes(digest, "big") < share * 2**64
 
 
 def to_json(record: EpisodeRecord) -> str:
-    """One line of JSON, without the line's end; numbers that are not finite become null."""
-    values = {item.name: getattr(record, item.name) for item in dataclasses.fields(record)}
-    values["turns"] = [{f.name: _plain(getattr(t, f.name)) for f in dataclasses.fields(t)} for t in record.turns]
-    values["planner_parts"] = {name: _plain(value) for name, value in record.planner_parts.items()}
-    line = {name: _plain(value) for name, value in values.items()}
+    """Returns a record as one line of JSON, without the newline; numbers that are not finite become null."""
+    line = _plain_fields(record)
+    line["turns"] = [_plain_fields(turn) for turn in record.turns]
+    line["planner_parts"] = {name: _plain(value) for name, value in record.planner_parts.items()}
     return json.dumps({"schema": line.pop("schema"), **line}, ensure_ascii=False, allow_nan=False)
+
+
+def _plain_fields(record: EpisodeRecord | TurnRecord) -> dict[str, Any]:
+    """Returns the fields of a record by name, floats as JSON can hold them."""
+    return {item.name: _plain(getattr(record, item.name)) for item in dataclasses.fields(record)}
 
 
 _TURN_FIELDS = frozenset(item.name for item in dataclasses.fields(TurnRecord))
@@ -184,21 +189,21 @@ _FIELDS = frozenset(item.name for item in dataclasses.fields(EpisodeRecord))
 
 
 def from_json(line: str | bytes) -> EpisodeRecord:
-    """Read one line; fields this version does not know are left out.
+    """Reads one line of JSON; fields that this version does not know are ignored.
 
     Raises:
-        DataError: it is no record, or one of a newer schema.
+        DataError: the line is no record, or a record of a newer schema.
     """
     try:
         values = json.loads(line)
         schema = values["schema"]
         if schema > SCHEMA:
             raise DataError(f"is of schema {schema}, this verl-rsim reads up to {SCHEMA}; upgrade verl-rsim")
-        turns = tuple(
-            TurnRecord(**{key: value for key, value in turn.items() if key in _TURN_FIELDS}) for turn in values["turns"]
-        )
+        turns = []
+        for turn in values["turns"]:
+            turns.append(TurnRecord(**{key: value for key, value in turn.items() if key in _TURN_FIELDS}))
         known = {key: value for key, value in values.items() if key in _FIELDS}
-        return EpisodeRecord(**{**known, "turns": turns})
+        return EpisodeRecord(**{**known, "turns": tuple(turns)})
     except DataError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -206,7 +211,7 @@ def from_json(line: str | bytes) -> EpisodeRecord:
 
 
 def turn_record(turn: Turn) -> TurnRecord:
-    """What is kept of a turn."""
+    """Returns the record of a turn."""
     return TurnRecord(
         strategy=STRATEGIES[turn.strategy].name,
         text=turn.step_text,
@@ -219,19 +224,19 @@ def turn_record(turn: Turn) -> TurnRecord:
 
 
 def mean_log_prob(step: Generation) -> float | None:
-    """Mean over the tokens; None if not finite."""
+    """Returns the mean log-prob of a generation's tokens, in nats; None if it is not finite."""
     return _plain(float(sum(step.log_probs) / len(step.log_probs)))
 
 
 def _plain(value: Any) -> Any:
-    """A number as JSON can hold it: finite or None, to five decimals; anything else as it is."""
+    """Rounds a float to five decimals and replaces one that is not finite by None; returns anything else unchanged."""
     if not isinstance(value, float):
         return value
     return round(value, 5) if math.isfinite(value) else None
 
 
 def _text(content: Any) -> str:
-    """A message's text; of a multi-modal message the text parts."""
+    """Returns the text of a message; of a multi-modal message its text parts, joined by newlines."""
     if isinstance(content, str):
         return content
     return "\n".join(str(part["text"]) for part in content if isinstance(part, Mapping) and "text" in part)

@@ -1,6 +1,8 @@
-"""What each model reads, and its token ids. Text is encoded once, when it is appended, and never again.
+"""Writes the prompts of both models and converts text to token ids.
 
-Works with any tokenizer of the Hugging Face interface; imports neither transformers nor torch.
+Text is encoded once, when it is appended, and never again: re-encoding a whole conversation could merge tokens across
+its parts, and training would then see other ids than the servers did. Works with any tokenizer of the Hugging Face
+interface; imports neither transformers nor torch.
 """
 
 from __future__ import annotations
@@ -25,13 +27,14 @@ Problem:
 Answer with the number of the next strategy."""
 
 OBSERVATION = "\n{step}\n\nNext strategy:\n"
-"""What the planner reads after its choice: the step the reasoner wrote under it."""
+"""The step that the reasoner wrote under the last choice, as the planner reads it."""
 
 _QUESTION, _ANSWER, _NEXT = "Qquestionq", "Aanswera", "Nnextn"
+"""Contents that no chat template contains: they mark where a template puts its messages."""
 
 
 def planner_messages(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """The planner's chat for a dataset row: the whole conversation so far as the problem, and the menu.
+    """Returns the planner's chat for a dataset row: the menu, and the row's whole conversation as the problem.
 
     Args:
         messages: the row's ``prompt``, as verl's dataset gives it.
@@ -49,13 +52,13 @@ def planner_messages(messages: Sequence[Message]) -> list[dict[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """Text to token ids and back, for one model.
+    """Converts text to token ids and back for one model.
 
     Attributes:
-        tokenizer: of the Hugging Face interface, with a chat template.
-        eos_ids: the ids at which this model's generation ends.
+        tokenizer: a tokenizer with the Hugging Face interface and a chat template.
+        eos_ids: token ids at which this model's generation ends.
         template_kwargs: extra arguments of the chat template.
-        vocabulary: token ids the model knows, from 0 on; None: not told.
+        vocabulary: number of token ids that the model knows, from 0 on; None if unknown.
     """
 
     tokenizer: Any
@@ -64,15 +67,15 @@ class Codec:
     vocabulary: int | None = None
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Ids of ``text`` as a continuation: no special tokens added, those in the text kept."""
+        """Returns the ids of ``text`` as a continuation: no special tokens are added, those in the text are kept."""
         return tuple(self.tokenizer.encode(text, add_special_tokens=False))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ``ids`` without special tokens."""
+        """Returns the text of ``ids`` without special tokens."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
 
     def render(self, messages: Sequence[Message], *, generate: bool = True) -> str:
-        """Text of a conversation under the model's chat template."""
+        """Returns a conversation as text under the model's chat template."""
         return self.tokenizer.apply_chat_template(
             [dict(message) for message in messages],
             tokenize=False,
@@ -81,9 +84,9 @@ class Codec:
         )
 
     def chat(self, messages: Sequence[Message], *, open_end: bool = False) -> tuple[int, ...]:
-        """Ids of a conversation that ends where the assistant begins to write.
+        """Returns the ids of a conversation that ends where the assistant begins to write.
 
-        With ``open_end`` they end with the last message's content instead, so that more can be said in it.
+        With ``open_end`` they end with the last message's content instead, so that more text can follow it.
         """
         if not open_end:
             return self.encode(self.render(messages))
@@ -92,7 +95,7 @@ class Codec:
         return self.encode(rendered[: rendered.rindex(_NEXT)])
 
     def user_turn(self) -> tuple[str, str]:
-        """The text around a user message that follows an assistant message: (before it, after it).
+        """Returns the template's text before and after a user message that follows an assistant message.
 
         Raises:
             ConfigError: the chat template does not keep the messages apart or in order.
@@ -111,7 +114,7 @@ class Codec:
         return rendered[answer + len(_ANSWER) : following], rendered[following + len(_NEXT) :]
 
     def label_ids(self) -> tuple[int, ...]:
-        """The token id of each strategy label.
+        """Returns the token id of each strategy label, in the order of the strategies.
 
         Raises:
             ConfigError: a label is not one token of its own in this vocabulary.
@@ -119,6 +122,7 @@ class Codec:
         ids = []
         for label in LABELS:
             encoded = self.encode(label)
+            # A SentencePiece tokenizer may put a space marker before the digit; the vocabulary then has the bare digit.
             known = encoded[0] if len(encoded) == 1 else self.tokenizer.convert_tokens_to_ids(label)
             if known is None or known == self.tokenizer.unk_token_id or self.decode([known]).strip() != label:
                 raise ConfigError(
@@ -132,7 +136,7 @@ class Codec:
 
 
 def eos_ids(tokenizer: Any, *configs: Any) -> frozenset[int]:
-    """All end-of-sequence ids of a model: its tokenizer's and those its configs name (an id or a list of ids)."""
+    """Returns all end-of-sequence ids of a model, from its tokenizer and its configs (each an id or a list of ids)."""
     found: set[int] = set()
     for source in (tokenizer, *configs):
         value = getattr(source, "eos_token_id", None)

@@ -1,4 +1,4 @@
-"""A request of the dialogue in the words of vLLM; the same for training, evaluation and serving."""
+"""Converts a request of the dialogue into vLLM's sampling parameters, for training, evaluation and serving alike."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from verl_rsim.core.dialogue import Request
+from verl_rsim.core.episode import Request
 
 
 def sampling_params(request: Request, base: Mapping[str, Any], seed: str | None) -> dict[str, Any]:
-    """Sampling parameters, by vLLM's names.
+    """Returns the sampling parameters of a request, by vLLM's names.
 
     Args:
         base: temperature, top_p and the like.
-        seed: makes the request's samples repeatable; None leaves them to the server.
+        seed: makes the request's samples repeatable; with None the server draws its own.
     """
     params = {**base, "max_tokens": request.max_tokens}
     if request.stop:
@@ -27,6 +27,6 @@ def sampling_params(request: Request, base: Mapping[str, Any], seed: str | None)
 
 
 def request_seed(seed: str, request: Request) -> int:
-    """A seed for one request that does not depend on when or where it runs: 31 bits."""
+    """Returns a 31-bit seed of one request, the same whenever and wherever the request runs."""
     text = f"{seed}/{request.turn}/{request.prompt_ids}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") >> 1

@@ -1,6 +1,7 @@
-"""When each policy learns, and how much: the lambda of rSIM's objective, stage by stage.
+"""Schedules the weights of both policies: the lambda of rSIM's objective, stage by stage.
 
-The paper trains in two stages and weighs the policies by lambda and 1 - lambda; which stages, is this project's choice.
+The paper trains in two stages and weighs the policies by lambda and 1 - lambda. It does not say which stages: those
+below are this project's choice.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ PRESETS = ("leader_first", "follower_first", "joint", "alternating")
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stretch of training.
+    """Weighs both policies over a range of training steps.
 
     Attributes:
-        until: the last step of the stage (counted from 1).
+        until: the last training step of the stage, counted from 1.
         planner_weight, reasoner_weight: factors of the advantages, in [0, 1]; 0 skips that policy's update.
     """
 
@@ -35,26 +36,26 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Stages in order; the last one goes on for ever."""
+    """Holds the stages in order; the last one has no end."""
 
     stages: tuple[Stage, ...]
 
     def index(self, step: int) -> int:
-        """Which stage a training step (from 1) belongs to."""
+        """Returns the index of the stage of a training step (from 1)."""
         for index, stage in enumerate(self.stages):
             if step <= stage.until:
                 return index
         return len(self.stages) - 1
 
     def at(self, step: int) -> Stage:
-        """The stage of a training step (from 1)."""
+        """Returns the stage of a training step (from 1)."""
         return self.stages[self.index(step)]
 
     def updates(self, role: str, steps: int) -> int:
-        """In how many of the first ``steps`` training steps a policy learns.
+        """Counts the updates of a policy in the first ``steps`` training steps.
 
         Args:
-            role: "planner" or "reasoner"; any other is a policy that plays both.
+            role: "planner" or "reasoner"; any other name is a policy that plays both.
         """
         count = done = 0
         for stage in self.stages:
@@ -65,7 +66,7 @@ class Schedule:
         return count
 
     def check_trainable(self, frozen: frozenset[str]) -> None:
-        """Refuse a stage that gives weight to a frozen policy only.
+        """Refuses a stage in which only frozen policies have a weight.
 
         Raises:
             ConfigError: in some stage nothing would be trained.
@@ -81,7 +82,7 @@ class Schedule:
 
 
 def build_schedule(spec: str | Sequence[Mapping[str, Any]], weight: float, total_steps: int) -> Schedule:
-    """The schedule a config describes.
+    """Builds the schedule that a configuration describes.
 
     Args:
         spec: a preset's name, or a list of stages ``{until, planner_weight, reasoner_weight}``; ``until`` is a step

@@ -1,6 +1,6 @@
-"""The nine reasoning strategies a planner chooses from (rSIM, arXiv 2512.08300).
+"""Defines the nine reasoning strategies that a planner chooses from (rSIM, arXiv 2512.08300).
 
-The names are the paper's; the descriptions, instructions and key words are this project's.
+The names are the paper's. The descriptions, instructions and key words are this project's.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """One action of the planner.
+    """Defines one action of the planner.
 
     Attributes:
         name: identifier, as it appears in metrics and configuration.
-        description: what the planner reads in its menu.
-        instruction: what is put into the reasoner's chain of thought, in the reasoner's voice (inline injection).
-        keywords: phrases that show the strategy in free text, lower case; for counting, never for training.
+        description: the strategy's line in the planner's menu.
+        instruction: the text that inline injection puts into the reasoner's chain of thought, in the first person.
+        keywords: lower-case phrases that show the strategy in free text; used for counting, never for training.
     """
 
     name: str
@@ -101,7 +101,7 @@ LABELS = "123456789"
 
 
 def strategy_index(name: str) -> int:
-    """Position of a strategy in :data:`STRATEGIES`.
+    """Returns the position of a strategy in :data:`STRATEGIES`.
 
     Raises:
         KeyError: there is no such strategy.
@@ -113,7 +113,7 @@ def strategy_index(name: str) -> int:
 
 
 def parse_choice(text: str) -> int | None:
-    """The strategy a free-form planner wrote, by label or by name; None when it wrote neither or several."""
+    """Returns the strategy that a free-form planner wrote, by label or by name; None if it wrote none or several."""
     lowered = text.strip().lower().replace("_", " ").replace("-", " ")
     if match := re.match(r"[\W_]*([1-9])(?!\d)", lowered):
         return int(match[1]) - 1
@@ -122,6 +122,9 @@ def parse_choice(text: str) -> int | None:
 
 
 def count_by_keyword(text: str) -> list[int]:
-    """How often each strategy's key words occur in ``text``, in the order of :data:`STRATEGIES`."""
+    """Counts each strategy's key words in ``text``, in the order of :data:`STRATEGIES`."""
     lowered = text.lower()
-    return [sum(lowered.count(word) for word in strategy.keywords) for strategy in STRATEGIES]
+    counts = []
+    for strategy in STRATEGIES:
+        counts.append(sum(lowered.count(word) for word in strategy.keywords))
+    return counts

@@ -1,0 +1,1 @@
+"""Datasets and the small models that packages ship."""

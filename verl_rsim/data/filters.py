@@ -1,28 +1,32 @@
-"""What is left out of prepared data, counted by reason: too long, in an evaluation set, held out, not asked for."""
+"""Filters the questions of prepared data, and counts by reason what is dropped."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from verl_rsim.data.overlap import EXAMPLES, NGRAM, EvaluationSet, Shared, normalised
+from verl_rsim.data.overlap import MAX_EXAMPLES, NGRAM, EvaluationSet, SharedNgram, normalise
 from verl_rsim.data.question import Question
 from verl_rsim.utils.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What is to be left out.
+    """Settings that say which questions are dropped.
 
     Attributes:
-        max_prompt_chars, max_prompt_tokens: of a prompt, instruction (and chat template) included; all splits.
-        tokenizer: folder or hub id of the model whose tokens are counted.
-        val_share: of the training questions, in [0, 1), held out for ``val.parquet``.
-        against: evaluation sets whose questions are dropped from training: prepared names or parquet files.
-        ngram: words in a run that counts as overlap.
-        drop_overlap: drop training questions that share such a run, too.
+        max_prompt_chars: longest prompt in characters, with its instruction; applies to all splits.
+        max_prompt_tokens: longest prompt in tokens, with its instruction and chat template; applies to all splits.
+        tokenizer: folder or hub id of the model that has the tokenizer.
+        val_share: share of the training questions, in [0, 1), that is held out for ``val.parquet``.
+        against: evaluation sets (prepared names or parquet files) whose questions are dropped from training.
+        ngram: words in an n-gram; questions that share one overlap.
+        drop_overlap: also drop training questions that overlap.
+
+    Raises:
+        ConfigError: a value is out of range, or one of ``max_prompt_tokens`` and ``tokenizer`` is missing.
     """
 
     max_prompt_chars: int | None = None
@@ -48,73 +52,78 @@ NO_FILTERS = Filters()
 
 @dataclass(slots=True)
 class Split:
-    """The questions of a split, and what became of the others.
+    """Holds the questions of a split and counts the dropped ones.
 
     Attributes:
-        counts: rows "read", then rows dropped, by reason.
+        questions: questions kept so far.
+        counts: rows read (key "read"), then rows dropped by reason, in the order of the filters.
     """
 
     questions: list[Question]
     counts: dict[str, int] = field(default_factory=dict)
 
-    def drop(self, why: str, unwanted: Callable[[Question], bool]) -> list[Question]:
-        """Take out the unwanted questions, and return them."""
+    def drop(self, reason: str, is_unwanted: Callable[[Question], bool]) -> list[Question]:
+        """Removes the questions for which ``is_unwanted`` returns True, and returns them."""
         kept: list[Question] = []
         dropped: list[Question] = []
         for question in self.questions:
-            (dropped if unwanted(question) else kept).append(question)
+            if is_unwanted(question):
+                dropped.append(question)
+            else:
+                kept.append(question)
         self.questions = kept
         if dropped:
-            self.counts[why] = len(dropped)
+            self.counts[reason] = len(dropped)
         return dropped
 
-    def first(self, why: str, count: int | None) -> None:
-        """Keep the first so many."""
+    def keep_first(self, reason: str, count: int | None) -> None:
+        """Keeps the first ``count`` questions; None keeps all."""
         if count is not None and len(self.questions) > count:
-            self.counts[why] = len(self.questions) - count
+            self.counts[reason] = len(self.questions) - count
             self.questions = self.questions[:count]
 
-    def sample(self, why: str, count: int | None, seed: int) -> None:
-        """Keep so many, chosen by the seed and each question's text alone, in their order."""
+    def keep_sample(self, reason: str, count: int | None, seed: int) -> None:
+        """Keeps a random sample of ``count`` questions in their order; None keeps all.
+
+        The sample depends on the seed and the questions' texts alone. A larger sample contains the smaller ones.
+        """
         if count is not None and len(self.questions) > count:
-            first = sorted(range(len(self.questions)), key=lambda index: rank(self.questions[index], seed))[:count]
-            self.counts[why] = len(self.questions) - count
-            self.questions = [self.questions[index] for index in sorted(first)]
+            by_hash = sorted(range(len(self.questions)), key=lambda index: hash_fraction(self.questions[index], seed))
+            self.counts[reason] = len(self.questions) - count
+            self.questions = [self.questions[index] for index in sorted(by_hash[:count])]
 
 
-def rank(question: Question, seed: int) -> float:
-    """A question's place in [0, 1) under a seed: the same in any order, any process, any set."""
-    sha = hashlib.sha256(f"{seed}/{normalised(question.text)}".encode())
+def hash_fraction(question: Question, seed: int) -> float:
+    """Returns a hash of seed and text in [0, 1): the same in any order of rows, any process and any dataset."""
+    # Not hash(): Python salts it anew in every process, and splits must be the same on every machine.
+    sha = hashlib.sha256(f"{seed}/{normalise(question.text)}".encode())
     return int.from_bytes(sha.digest()[:6], "big") / 2**48
 
 
-def drop_long(split: Split, filters: Filters, prompt: Callable[[Question], str]) -> None:
-    """Take out questions whose prompt is too long."""
-    if filters.max_prompt_chars:
-        split.drop(
-            f"over {filters.max_prompt_chars} characters", lambda q: len(prompt(q)) > (filters.max_prompt_chars or 0)
-        )
-    if filters.max_prompt_tokens:
-        count = token_counter(str(filters.tokenizer))
-        split.drop(
-            f"over {filters.max_prompt_tokens} tokens", lambda q: count(prompt(q)) > (filters.max_prompt_tokens or 0)
-        )
+def drop_long_prompts(split: Split, filters: Filters, prompt: Callable[[Question], str]) -> None:
+    """Drops the questions whose prompt is longer than the filters allow."""
+    max_chars, max_tokens = filters.max_prompt_chars, filters.max_prompt_tokens
+    if max_chars:
+        split.drop(f"over {max_chars} characters", lambda question: len(prompt(question)) > max_chars)
+    if max_tokens:
+        count_tokens = token_counter(str(filters.tokenizer))
+        split.drop(f"over {max_tokens} tokens", lambda question: count_tokens(prompt(question)) > max_tokens)
 
 
 def token_counter(tokenizer: str) -> Callable[[str], int]:
-    """Counts a prompt's tokens in the tokenizer's chat template, as verl does.
+    """Returns a function that counts a prompt's tokens in the tokenizer's chat template, as verl counts them.
 
     Raises:
-        DataError: there is no such tokenizer, or it has no chat template.
+        DataError: the tokenizer cannot be loaded, or has no chat template.
     """
     from transformers import AutoTokenizer
 
     try:
         loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise DataError(f"{tokenizer}: no tokenizer can be loaded: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{tokenizer}: its tokenizer cannot be loaded: {str(error).splitlines()[0]}") from None
     if not loaded.chat_template:
-        raise DataError(f"{tokenizer}: its tokenizer has no chat template; name that of the model to be trained")
+        raise DataError(f"{tokenizer}: its tokenizer has no chat template; name the model that will be trained")
 
     def count(prompt: str) -> int:
         messages = [{"role": "user", "content": prompt}]
@@ -124,25 +133,41 @@ def token_counter(tokenizer: str) -> Callable[[str], int]:
     return count
 
 
-def drop_known(train: Split, sets: Sequence[EvaluationSet], drop_overlap: bool) -> list[dict[str, Any]]:
-    """Take out training questions that stand in an evaluation set; report what overlaps with it.
+def drop_evaluation_questions(train: Split, sets: Sequence[EvaluationSet], drop_overlap: bool) -> list[dict[str, Any]]:
+    """Drops the training questions that are in an evaluation set, and reports the overlap of the others.
 
     Returns:
-        For each set: its name, the words in a run, training rows that share one, and a few of them.
+        For each set, as the manifest has it: its name, words in an n-gram, number of overlapping rows, a few examples.
     """
     reports = []
-    for known in sets:
-        train.drop(f"also in {known.name}", lambda q, known=known: known.holds(q.text))  # type: ignore[misc]
-        shared: dict[str, Shared] = {}
-        for question in train.questions:
-            if found := known.shared(question.text):
-                shared[question.text] = found
+    for evaluation_set in sets:
+        _drop_contained(train, evaluation_set)
+        shared = _shared_ngrams(train, evaluation_set)
         rows = sum(question.text in shared for question in train.questions)
         if drop_overlap:
-            train.drop(f"overlaps with {known.name}", lambda q, shared=shared: q.text in shared)  # type: ignore[misc]
+            _drop_overlapping(train, evaluation_set, shared)
         examples = [
-            {"shared": each.words, "train": text[:300], "evaluation": each.evaluation_question[:300]}
-            for text, each in list(shared.items())[:EXAMPLES]
+            {"shared": ngram.words, "train": text[:300], "evaluation": ngram.evaluation_question[:300]}
+            for text, ngram in list(shared.items())[:MAX_EXAMPLES]
         ]
-        reports.append({"against": known.name, "ngram": known.ngram, "rows": rows, "examples": examples})
+        report = {"against": evaluation_set.name, "ngram": evaluation_set.ngram, "rows": rows, "examples": examples}
+        reports.append(report)
     return reports
+
+
+def _drop_contained(train: Split, evaluation_set: EvaluationSet) -> None:
+    train.drop(f"also in {evaluation_set.name}", lambda question: evaluation_set.contains(question.text))
+
+
+def _shared_ngrams(train: Split, evaluation_set: EvaluationSet) -> dict[str, SharedNgram]:
+    """Returns the first shared n-gram of each training question that has one, by the question's text."""
+    shared: dict[str, SharedNgram] = {}
+    for question in train.questions:
+        ngram = evaluation_set.find_shared_ngram(question.text)
+        if ngram is not None:
+            shared[question.text] = ngram
+    return shared
+
+
+def _drop_overlapping(train: Split, evaluation_set: EvaluationSet, shared: Mapping[str, SharedNgram]) -> None:
+    train.drop(f"overlaps with {evaluation_set.name}", lambda question: question.text in shared)

@@ -1,7 +1,8 @@
-"""Which training questions stand in an evaluation set: word for word, or in a long run of words.
+"""Finds training questions that occur in an evaluation set, as a whole or in a run of n words (an n-gram).
 
-Exact up to case, Unicode form and spacing. A run of n words (an n-gram, 13 as is usual) is compared without
-punctuation, so that made-up questions from one pattern overlap by nature; questions of fewer words have none.
+Questions are the same if they differ only in case, Unicode form and spacing. N-grams (13 words by default) are compared
+without punctuation, so questions generated from one template overlap by construction. A question of fewer than n words
+has no n-gram and never overlaps.
 """
 
 from __future__ import annotations
@@ -15,66 +16,69 @@ from typing import Any
 from verl_rsim.data.rows import evaluation_file, read_rows
 
 NGRAM = 13
-EXAMPLES = 3
+MAX_EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
-    """A run of words that a training question shares with an evaluation question."""
+class SharedNgram:
+    """Holds an n-gram that a training question shares with an evaluation question."""
 
     words: str
     evaluation_question: str
 
 
-def normalised(question: str) -> str:
-    """A question up to case, Unicode form and spacing."""
+def normalise(question: str) -> str:
+    """Returns a question in lower case and NFKC form, with single spaces."""
     return " ".join(unicodedata.normalize("NFKC", question).casefold().split())
 
 
 class EvaluationSet:
-    """The questions of an evaluation set, for look-ups.
+    """Indexes the questions of an evaluation set for look-ups.
 
     Args:
-        name: as the user gave it.
-        questions: their texts.
-        ngram: words in a run.
+        name: the set as the user named it.
+        questions: texts of its questions.
+        ngram: words in an n-gram.
     """
 
     def __init__(self, name: str, questions: Sequence[str], ngram: int = NGRAM):
         self.name, self.questions, self.ngram = name, questions, ngram
-        self._exact = frozenset(map(normalised, questions))
-        self._runs: dict[int, int] = {}  # a run's hash, a tenth of its text in memory, to the question it is from
+        self._normalised = frozenset(map(normalise, questions))
+        # Maps an n-gram's hash to its question's index: hashes take a tenth of the memory that the texts would take.
+        self._ngrams: dict[int, int] = {}
         for index, question in enumerate(questions):
-            for run in _runs(question, ngram):
-                self._runs.setdefault(hash(run), index)
+            for words in _ngrams(question, ngram):
+                self._ngrams.setdefault(hash(words), index)
 
-    def holds(self, question: str) -> bool:
-        """Whether a question stands in the set."""
-        return normalised(question) in self._exact
+    def contains(self, question: str) -> bool:
+        """Returns True if the question is in the set."""
+        return normalise(question) in self._normalised
 
-    def shared(self, question: str) -> Shared | None:
-        """The first run of words that a question shares with the set."""
-        for run in _runs(question, self.ngram):
-            found = self._runs.get(hash(run))
-            if found is not None and run in _runs(self.questions[found], self.ngram):
-                return Shared(run, self.questions[found])
+    def find_shared_ngram(self, question: str) -> SharedNgram | None:
+        """Returns the first n-gram that a question shares with the set, or None."""
+        for words in _ngrams(question, self.ngram):
+            index = self._ngrams.get(hash(words))
+            # Equal hashes do not prove equal words, so the indexed question's text is compared as well.
+            if index is not None and words in _ngrams(self.questions[index], self.ngram):
+                return SharedNgram(words, self.questions[index])
         return None
 
 
-def _runs(question: str, ngram: int) -> Iterator[str]:
-    words = re.findall(r"\w+", normalised(question))
+def _ngrams(question: str, ngram: int) -> Iterator[str]:
+    words = re.findall(r"\w+", normalise(question))
     return (" ".join(words[start : start + ngram]) for start in range(len(words) - ngram + 1))
 
 
 def question_of(row: Mapping[str, Any]) -> str:
-    """What a verl row asks: ``extra_info.question``, else its last message, instruction and all."""
+    """Returns the question of a verl row: ``extra_info.question``, else the whole last message of its prompt."""
     return (row.get("extra_info") or {}).get("question") or row["prompt"][-1]["content"]
 
 
 def read_evaluation_set(name: str, ngram: int = NGRAM) -> EvaluationSet:
-    """Prepared data by name (its test split), or a parquet file of verl's rows.
+    """Reads the test split of prepared data by its name, or a parquet file of verl's rows.
 
     Raises:
-        ConfigError, DataError: there is none.
+        ConfigError: there is no such file.
+        DataError: the file cannot be read as parquet.
     """
     return EvaluationSet(name, [question_of(row) for row in read_rows(evaluation_file("against", name))], ngram)

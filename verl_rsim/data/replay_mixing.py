@@ -1,6 +1,6 @@
-"""Replay: training rows of a task mixed with rows of earlier tasks, so that a policy keeps seeing what it has learned.
+"""Mixes training rows of earlier tasks into those of a new task (replay), so that a policy forgets less.
 
-Rows are taken over whole: their ``data_source`` and ``ability`` go on choosing the scorer.
+Rows are copied whole, so that their ``data_source`` and ``ability`` still choose the scorer.
 """
 
 from __future__ import annotations
@@ -8,52 +8,59 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from verl_rsim.utils.artifact_folders import build_folder, digest
 from verl_rsim.utils.errors import DataError
 
-TRAIN = "train.parquet"
+TRAIN_FILE = "train.parquet"
 
 
 def replay_counts(new_rows: int, share: float, tasks: int) -> list[int]:
-    """How many rows each earlier task gives, so that together they are ``share`` of the mix.
+    """Returns the number of rows to take from each earlier task, so that together they make up ``share`` of the mix.
 
     Args:
-        new_rows: of the task that is learned; all of them are in the mix.
-        share: in [0, 1).
-        tasks: earlier ones; each gives the same number, to within one row.
+        new_rows: rows of the new task; all of them are in the mix.
+        share: share of replayed rows in the mix, in [0, 1).
+        tasks: number of earlier tasks; each gives the same number of rows, to within one.
     """
     replayed = round(new_rows * share / (1 - share)) if tasks else 0
     return [replayed // tasks + (index < replayed % tasks) for index in range(tasks)]
 
 
 def largest_share(new_rows: int, earlier_rows: Sequence[int]) -> float:
-    """The largest share of replay that these tasks can give, rounded down to a hundredth."""
-    shares = range(99, 0, -1)
-    fits = (s for s in shares if _fits(replay_counts(new_rows, s / 100, len(earlier_rows)), earlier_rows))
-    return next(fits, 0) / 100
+    """Returns the largest share of replay for which these tasks have enough rows, rounded down to a hundredth."""
+    for percent in range(99, 0, -1):
+        if _fits(replay_counts(new_rows, percent / 100, len(earlier_rows)), earlier_rows):
+            return percent / 100
+    return 0.0
 
 
 def _fits(counts: Sequence[int], rows: Sequence[int]) -> bool:
-    return all(count <= there for count, there in zip(counts, rows, strict=True))
+    return all(count <= available for count, available in zip(counts, rows, strict=True))
 
 
 def check_replay(new: Path, earlier: Mapping[str, Path], share: float) -> list[int]:
-    """The counts of :func:`replay_counts`, after a look at how many rows the files hold.
+    """Returns :func:`replay_counts` for the rows in these files, after checking that there are enough.
+
+    Args:
+        new: parquet file of the new task's training rows.
+        earlier: parquet files of earlier tasks' training rows, by task.
+        share: share of replayed rows in the mix, in [0, 1).
 
     Raises:
-        DataError: an earlier task has too few, or would give none.
+        DataError: an earlier task has too few rows, or the share is so small that it would give none.
     """
     new_rows, rows = _row_count(new), [_row_count(path) for path in earlier.values()]
     counts = replay_counts(new_rows, share, len(rows))
-    for name, there, wanted in zip(earlier, rows, counts, strict=True):
-        if share and not wanted:
+    for name, available, count in zip(earlier, rows, counts, strict=True):
+        if share and not count:
             raise DataError(f"replay={share} of {new_rows} new rows leaves none of {name}'s: raise it, or set it to 0")
-        if wanted > there:
+        if count > available:
             fix = f"lower replay to {largest_share(new_rows, rows)} at most, or prepare more data"
             raise DataError(
-                f"replay={share} of {new_rows} new rows takes {wanted} of {name}'s training rows, {earlier[name]} has "
-                f"{there}: {fix}"
+                f"replay={share} of {new_rows} new rows takes {count} of {name}'s training rows, {earlier[name]} has "
+                f"{available}: {fix}"
             )
     return counts
 
@@ -65,40 +72,45 @@ def _row_count(path: Path) -> int:
 
 
 def mix(folder: Path, new: Path, earlier: Mapping[str, Path], share: float, seed: int) -> Path:
-    """Write all rows of ``new`` and some of earlier tasks, shuffled; a no-op when that mix is there already.
+    """Writes all rows of ``new`` and a sample of earlier tasks' rows, shuffled; does nothing if that mix exists.
 
     Args:
-        folder: gets ``train.parquet`` and a manifest.
-        new, earlier: parquet files of training rows; earlier ones by task.
-        share: of the mix, from earlier tasks; in [0, 1).
-        seed: of choice and order; the same files, share and seed give the same file.
+        folder: destination of ``train.parquet`` and its manifest.
+        new: parquet file of the new task's training rows.
+        earlier: parquet files of earlier tasks' training rows, by task.
+        share: share of replayed rows in the mix, in [0, 1).
+        seed: seed of the sample and the order; the same files, share and seed give the same file.
 
     Returns:
-        The parquet file.
+        Path of the parquet file.
 
     Raises:
-        DataError: an earlier task has too few rows, or the files' columns do not go together.
+        DataError: an earlier task has too few rows, or the files' columns have different types.
     """
     counts = check_replay(new, earlier, share)
     parts = [f"{name} {count} rows of {digest(earlier[name])}" for name, count in zip(earlier, counts, strict=True)]
-    made_from = f"replay share={share} seed={seed} new {digest(new)} {' '.join(parts)}"
+    description = f"replay share={share} seed={seed} new {digest(new)} {' '.join(parts)}"
 
     def write(target: Path) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        rows = pq.read_table(new).to_pylist()
+        rows: list[dict[str, Any]] = pq.read_table(new).to_pylist()
         for (name, path), count in zip(earlier.items(), counts, strict=True):
-            old = pq.read_table(path).to_pylist()
-            rows += random.Random(f"{seed}/{name}").sample(old, count)
+            earlier_rows = pq.read_table(path).to_pylist()
+            rows += random.Random(f"{seed}/{name}").sample(earlier_rows, count)
         random.Random(seed).shuffle(rows)
-        columns = list(dict.fromkeys(column for row in rows for column in row))
+        columns: dict[str, None] = {}
+        for row in rows:
+            columns.update(dict.fromkeys(row))
+        # Tasks may have columns of their own, and pyarrow takes the columns of the first row: every row gets them all.
+        padded = [{**dict.fromkeys(columns), **row} for row in rows]
         try:
-            table = pa.Table.from_pylist([{column: row.get(column) for column in columns} for row in rows])
+            table = pa.Table.from_pylist(padded)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             files = ", ".join(map(str, (new, *earlier.values())))
-            raise DataError(f"the rows of {files} do not go into one file: {str(error).splitlines()[0]}") from None
-        pq.write_table(table, target / TRAIN)
+            raise DataError(f"the rows of {files} do not fit into one file: {str(error).splitlines()[0]}") from None
+        pq.write_table(table, target / TRAIN_FILE)
 
-    build_folder(folder, made_from, write)
-    return folder / TRAIN
+    build_folder(folder, description, write)
+    return folder / TRAIN_FILE

@@ -1,4 +1,4 @@
-"""verl's parquet rows: found by name, read, written, and their hash."""
+"""Finds, reads, writes and hashes verl's parquet rows."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from verl_rsim.utils.errors import ConfigError, DataError
 
 
 def evaluation_file(key: str, source: str) -> Path:
-    """A parquet file, or the test split of prepared data by its name.
+    """Returns the path of a parquet file, or of the test split of prepared data by its name.
 
     Args:
-        key: the setting that names it.
+        key: the setting that names it, for the error message.
+        source: a path that ends with .parquet, or the name of prepared data.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no such file.
     """
-    path, fix = Path(source).expanduser(), "write its path from the folder you are in, or in full"
+    path, fix = Path(source).expanduser(), "write its absolute path, or its path from the current folder"
     if not source.endswith(".parquet"):
         path = home() / "data" / source / "test.parquet"
         fix = f"make it with: verl-rsim prepare-data {source}; or name a .parquet file"
@@ -31,10 +32,10 @@ def evaluation_file(key: str, source: str) -> Path:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """All rows of a parquet file.
+    """Returns all rows of a parquet file.
 
     Raises:
-        DataError: it is none.
+        DataError: it is not a parquet file.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -46,7 +47,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows as a parquet file."""
+    """Writes rows as a parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -54,7 +55,8 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def rows_digest(rows: Iterable[Mapping[str, Any]]) -> str:
-    """SHA-256 of rows as JSON lines with sorted keys: the same for the same rows, whichever version wrote the file."""
+    """Returns the SHA-256 of rows as JSON lines with sorted keys."""
+    # A hash of the file would differ between versions of pyarrow that write the same rows.
     sha = hashlib.sha256()
     for row in rows:
         sha.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode() + b"\n")

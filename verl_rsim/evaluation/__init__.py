@@ -1,4 +1,4 @@
-"""A trained planner without training: play with it, evaluate it against controls, transfer it to other reasoners."""
+"""Uses a trained planner: plays episodes, evaluates the planner against controls, transfers it to other reasoners."""
 
 from verl_rsim.evaluation.engines.base import Sampling
 from verl_rsim.evaluation.models import Planner, Reasoner, play

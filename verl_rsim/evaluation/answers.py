@@ -1,4 +1,4 @@
-"""Scoring an answer, and the spelling under which equal answers are counted as one vote."""
+"""Scores answers, and converts them to one spelling so that equal answers count as one vote of maj@k."""
 
 from __future__ import annotations
 
@@ -14,34 +14,42 @@ from verl_rsim.reward.scorer import Scorer, is_coding_task
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """The verdict on an answer, and what it votes for: None if it states nothing, or is a program."""
+class ScoredAnswer:
+    """Holds the verdict on an answer.
+
+    Attributes:
+        correct: 1.0 if the answer is right, else 0.0.
+        reason: the scorer's reason, e.g. "right", "wrong", "no_answer".
+        vote: the answer in its canonical spelling; None if the text states no answer, or is a program.
+    """
 
     correct: float
     reason: str
     vote: str | None
 
 
-def score(text: str, question: EvaluationQuestion, scorer: Scorer) -> Scored:
-    """Score an answer; blocks.
+def score_answer(text: str, question: EvaluationQuestion, scorer: Scorer) -> ScoredAnswer:
+    """Scores an answer; blocks until the worker process or the sandbox has finished.
 
     Raises:
         TruthError, SandboxError: see :meth:`verl_rsim.reward.scorer.Scorer.score`.
     """
     verdict = scorer.score(text, question.truth, question.data_source, question.ability)
     if is_coding_task(question.data_source, question.ability):
-        return Scored(verdict.accuracy, verdict.reason, None)
+        return ScoredAnswer(verdict.accuracy, verdict.reason, None)
     kind = resolve(scorer.math.answer_type(question.data_source), question.truth)
-    return Scored(verdict.accuracy, verdict.reason, vote(text, kind))
+    return ScoredAnswer(verdict.accuracy, verdict.reason, canonical_answer(text, kind))
 
 
-def vote(text: str, kind: AnswerType) -> str | None:
-    """The answer a text states, in one spelling: 1,000 and 1000.0 are one vote, as are (B) and B.
+def canonical_answer(text: str, kind: AnswerType) -> str | None:
+    """Returns the answer that a text states in its canonical spelling, or None if it states none.
 
-    Answers that only a computer algebra system knows to be equal are different votes.
+    1,000 and 1000.0 have the same spelling, as have (B) and B. Answers that only a computer algebra system knows to be
+    equal have different ones.
     """
-    found = find_answer(text, fallback(kind))
-    if found is None or not (plain := tidy(found)):
+    answer = find_answer(text, fallback(kind))
+    plain = tidy(answer) if answer is not None else ""
+    if not plain:
         return None
     if kind is AnswerType.OPTION:
         return option(plain)
@@ -50,6 +58,7 @@ def vote(text: str, kind: AnswerType) -> str | None:
         return None if value is None else str(value)
     if kind in (AnswerType.STRING, AnswerType.DATE):
         return words(plain)
-    if number := quantity(plain):
+    number = quantity(plain)
+    if number:
         return f"{number.value} {number.currency}{number.unit}".strip()
     return squash(plain)

@@ -1,4 +1,4 @@
-"""The commands ``eval``, ``transfer``, ``results`` and ``compare``; nothing heavy is imported until one runs."""
+"""Defines the commands ``eval``, ``transfer``, ``results`` and ``compare``; heavy imports wait until one runs."""
 
 from __future__ import annotations
 
@@ -10,77 +10,102 @@ import typer
 
 from verl_rsim.utils.errors import ConfigError
 
-Model = "Hugging Face folder or id, checkpoint global_step_N, or URL of a server with /v1/completions"
+MODEL_HELP = "Hugging Face folder or id, checkpoint global_step_N, or URL of a server with /v1/completions"
 
 
 def eval_command(
-    reasoner: Annotated[str, typer.Option(help=Model)],
+    reasoner: Annotated[str, typer.Option(help=MODEL_HELP)],
     data: Annotated[str, typer.Option(help="A .parquet file, or the name of prepared data")],
-    planner: Annotated[str | None, typer.Option(help=f"The planner under test: {Model}")] = None,
+    planner: Annotated[str | None, typer.Option(help=f"The planner under test: {MODEL_HELP}")] = None,
     base_planner: Annotated[str | None, typer.Option(help="The planner before training, as a control")] = None,
     controls: Annotated[
-        str, typer.Option(help="Of alone, self_strategies, random, fixed, fixed:NAME, all, none; separated by commas")
+        str,
+        typer.Option(help="Comma-separated: alone, self_strategies, random, fixed, fixed:NAME; or all, or none"),
     ] = "all",
-    samples: Annotated[int, typer.Option(help="Answers a question (k)")] = 1,
-    temperature: Annotated[float, typer.Option(help="Of both models; 0 is greedy")] = 0.0,
-    planner_temperature: Annotated[float | None, typer.Option(help="Of the planner, if another")] = None,
-    top_p: Annotated[float, typer.Option()] = 1.0,
-    seed: Annotated[int, typer.Option()] = 0,
-    limit: Annotated[int | None, typer.Option(help="The first so many questions")] = None,
-    concurrency: Annotated[int, typer.Option(help="Answers under way at once")] = 32,
-    max_turns: Annotated[int, typer.Option()] = 6,
-    max_step_tokens: Annotated[int, typer.Option()] = 128,
-    max_answer_tokens: Annotated[int, typer.Option()] = 128,
-    max_prompt_tokens: Annotated[int | None, typer.Option(help="Default: what the context leaves")] = None,
-    context: Annotated[int, typer.Option(help="Tokens of a row, where the model takes as many")] = 8192,
-    injection: Annotated[str, typer.Option(help="inline or chat")] = "inline",
-    delimiter: Annotated[str, typer.Option(help="Ends a step, as rsim.step_delimiter", show_default=False)] = "\n\n",
+    samples: Annotated[int, typer.Option(help="Answers per question and condition (k)")] = 1,
+    temperature: Annotated[float, typer.Option(help="Temperature of both models; 0 is greedy")] = 0.0,
+    planner_temperature: Annotated[
+        float | None, typer.Option(help="Temperature of the planner; default: --temperature")
+    ] = None,
+    top_p: Annotated[float, typer.Option(help="Nucleus sampling (top-p) of both models")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of sampling and statistics")] = 0,
+    limit: Annotated[int | None, typer.Option(help="Play only the first N questions")] = None,
+    concurrency: Annotated[int, typer.Option(help="Episodes played at once")] = 32,
+    max_turns: Annotated[int, typer.Option(help="Most turns of an episode, as rsim.max_turns")] = 6,
+    max_step_tokens: Annotated[int, typer.Option(help="Most tokens of a step, as rsim.max_step_tokens")] = 128,
+    max_answer_tokens: Annotated[
+        int, typer.Option(help="Most tokens of the final answer, as rsim.max_answer_tokens")
+    ] = 128,
+    max_prompt_tokens: Annotated[
+        int | None, typer.Option(help="Most tokens of a prompt; default: all that the context leaves")
+    ] = None,
+    context: Annotated[int, typer.Option(help="Most tokens of a row; a model's own limit may be lower")] = 8192,
+    injection: Annotated[str, typer.Option(help="inline or chat, as rsim.injection")] = "inline",
+    delimiter: Annotated[
+        str, typer.Option(help="Text that ends a step, as rsim.step_delimiter", show_default=False)
+    ] = "\n\n",
     planner_decoding: Annotated[str, typer.Option(help="constrained or free, as in training")] = "constrained",
-    planner_tokenizer: Annotated[str | None, typer.Option(help="Of an endpoint")] = None,
-    reasoner_tokenizer: Annotated[str | None, typer.Option(help="Of an endpoint")] = None,
+    planner_tokenizer: Annotated[str | None, typer.Option(help="Tokenizer of a planner behind a URL")] = None,
+    reasoner_tokenizer: Annotated[str | None, typer.Option(help="Tokenizer of a reasoner behind a URL")] = None,
     template: Annotated[str, typer.Option(help="Arguments of both chat templates, as JSON")] = "{}",
     engine: Annotated[str, typer.Option(help="Arguments of vLLM's AsyncEngineArgs, as JSON")] = "{}",
     scoring: Annotated[str, typer.Option(help="Settings as in rsim.scoring, as JSON")] = "{}",
-    fusion_url: Annotated[str | None, typer.Option(help="Of the sandbox service, with sandbox fusion")] = None,
-    out: Annotated[Path | None, typer.Option(help="Default: a folder below $RSIM_HOME/evals")] = None,
+    fusion_url: Annotated[
+        str | None, typer.Option(help="URL of the sandbox service, for the scoring setting sandbox=fusion")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; default: one below $RSIM_HOME/evals")] = None,
 ) -> None:
-    """Evaluate a planner before a reasoner, against its controls; the same command goes on after a kill."""
+    """Evaluate a planner with a reasoner against controls; after a kill the same command continues."""
     from rich.console import Console
 
-    from verl_rsim.evaluation.config import ModelConfig, Settings
+    from verl_rsim.evaluation.config import EvaluationSettings, ModelConfig
     from verl_rsim.evaluation.evaluate import run_eval
     from verl_rsim.evaluation.rules import Rules
     from verl_rsim.reward.config import parse_scoring
 
     rules = Rules(
-        max_turns, max_step_tokens, max_answer_tokens, max_prompt_tokens, injection, delimiter, planner_decoding
+        max_turns=max_turns,
+        max_step_tokens=max_step_tokens,
+        max_answer_tokens=max_answer_tokens,
+        max_prompt_tokens=max_prompt_tokens,
+        injection=injection,
+        delimiter=delimiter,
+        planner_decoding=planner_decoding,
     )
-    scored = parse_scoring(read_object("scoring", scoring))
-    settings = Settings(
-        samples, temperature, planner_temperature, top_p, seed, limit, concurrency, rules, scored, fusion_url
+    settings = EvaluationSettings(
+        samples=samples,
+        temperature=temperature,
+        planner_temperature=planner_temperature,
+        top_p=top_p,
+        seed=seed,
+        limit=limit,
+        concurrency=concurrency,
+        rules=rules,
+        scoring=parse_scoring(parse_json_option("scoring", scoring)),
+        fusion_url=fusion_url,
     )
-    shared: dict[str, Any] = {
-        "template_kwargs": read_object("template", template),
-        "engine_options": read_object("engine", engine),
+    model_options: dict[str, Any] = {
+        "template_kwargs": parse_json_option("template", template),
+        "engine_options": parse_json_option("engine", engine),
         "context": context,
     }
     run_eval(
-        ModelConfig(reasoner, reasoner_tokenizer, **shared),
-        ModelConfig(planner, planner_tokenizer, **shared) if planner else None,
-        ModelConfig(base_planner, planner_tokenizer, **shared) if base_planner else None,
-        data,
-        [name.strip() for name in controls.split(",") if name.strip()],
-        settings,
-        out,
-        Console(),
+        reasoner=ModelConfig(reasoner, reasoner_tokenizer, **model_options),
+        planner=ModelConfig(planner, planner_tokenizer, **model_options) if planner else None,
+        base_planner=ModelConfig(base_planner, planner_tokenizer, **model_options) if base_planner else None,
+        data=data,
+        controls=[name.strip() for name in controls.split(",") if name.strip()],
+        settings=settings,
+        out=out,
+        console=Console(),
     )
 
 
-def read_object(key: str, text: str) -> dict[str, Any]:
-    """An option that holds a JSON object.
+def parse_json_option(key: str, text: str) -> dict[str, Any]:
+    """Parses the value of an option that holds a JSON object.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: the text is not a JSON object.
     """
     try:
         value = json.loads(text)
@@ -93,29 +118,29 @@ def read_object(key: str, text: str) -> dict[str, Any]:
 
 def transfer(
     matrix: Annotated[Path, typer.Argument(help="A YAML file with planners, reasoners and datasets")],
-    out: Annotated[Path | None, typer.Option(help="Default: $RSIM_HOME/transfers/NAME")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; default: $RSIM_HOME/transfers/NAME")] = None,
 ) -> None:
-    """Put planners before reasoners on datasets: one table, one heat map; the same command goes on after a kill."""
+    """Evaluate planners with reasoners on datasets, as table and heat map; after a kill the same command continues."""
     import asyncio
 
     from rich.console import Console
 
-    from verl_rsim.evaluation import matrix as described
-    from verl_rsim.evaluation import transfer as running
+    from verl_rsim.evaluation.matrix import read_matrix
     from verl_rsim.evaluation.reports.transfer import write_transfer_report
+    from verl_rsim.evaluation.transfer import run_transfer
     from verl_rsim.utils.artifact_folders import home
 
     console, folder = Console(), out or home() / "transfers" / matrix.stem
     console.print(f"Results go to {folder}", highlight=False)
-    failed = asyncio.run(running.transfer(described.read_matrix(matrix), folder, console))
+    failed = asyncio.run(run_transfer(read_matrix(matrix), folder, console))
     write_transfer_report(folder, console)
     if failed:
         console.print(f"{len(failed)} cells failed; the same command tries them again", style="red")
         raise typer.Exit(1)
 
 
-def results(folder: Annotated[Path, typer.Argument(help="Of eval or transfer")]) -> None:
-    """Draw the tables and plots of an evaluation or a transfer again, from its records."""
+def results(folder: Annotated[Path, typer.Argument(help="Folder of an evaluation or a transfer")]) -> None:
+    """Draw tables and plots of an evaluation or a transfer again from its records."""
     from rich.console import Console
 
     from verl_rsim.evaluation.manifest import read_manifest
@@ -129,18 +154,18 @@ def results(folder: Annotated[Path, typer.Argument(help="Of eval or transfer")])
 def compare(
     first: Annotated[Path, typer.Argument(help="Folder of an evaluation (A)")],
     second: Annotated[Path, typer.Argument(help="Folder of another one (B)")],
-    condition: Annotated[list[str] | None, typer.Option(help="Only this condition; may be repeated")] = None,
+    condition: Annotated[list[str] | None, typer.Option(help="Compare only this condition; may be repeated")] = None,
 ) -> None:
-    """Compare two evaluations on the questions that both hold, condition by condition."""
+    """Compare two evaluations on their common questions, condition by condition."""
     from rich.console import Console
 
-    from verl_rsim.evaluation.reports.write import compare as compare_folders
+    from verl_rsim.evaluation.reports.write import compare_evaluations
 
-    compare_folders(first, second, Console(), tuple(condition or ()))
+    compare_evaluations(first, second, Console(), tuple(condition or ()))
 
 
 def mount(app: typer.Typer) -> None:
-    """Add the commands to ``verl-rsim``."""
+    """Adds the commands to ``verl-rsim``."""
     app.command("eval")(eval_command)
     for command in (transfer, results, compare):
         app.command()(command)

@@ -1,10 +1,10 @@
-"""Who answers: the planner under test, and the controls it is compared with, all with the same allowance of tokens.
+"""Plays the conditions of an evaluation: the planner under test and its controls, all with the same token budget.
 
 ========================  ==========================================================================================
-``alone``                 the reasoner, without any strategy
-``self_strategies``       the reasoner alone, asked to choose among the strategies itself: they stand in its prompt
+``alone``                 the reasoner alone, without strategies
+``self_strategies``       the reasoner alone, asked in its prompt to choose among the strategies itself
 ``random``                strategies drawn at random
-``fixed:NAME``            the same strategy at every turn; ``fixed`` stands for all nine
+``fixed:NAME``            the same strategy at every turn; ``fixed`` names all nine
 ``base_planner``          a planner before training
 ``planner``               the planner under test
 ========================  ==========================================================================================
@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from verl_rsim.core.controls import ALONE, FIXED, RANDOM, SELF_STRATEGIES
-from verl_rsim.core.dialogue import Episode, Generate, Generation, Request, StepEnd, Stop
+from verl_rsim.core.episode import Episode, Generate, Generation, Request, StepEnd, Stop
 from verl_rsim.core.episode_record import TurnRecord, mean_log_prob, turn_record
 from verl_rsim.core.prompts import Codec, Message
 from verl_rsim.core.strategies import LABELS, STRATEGIES, strategy_index
@@ -35,14 +35,22 @@ Work step by step. Before each step choose, of these strategies, the one that he
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
-    """An answer before it is scored; the counts are those of :class:`verl_rsim.evaluation.records.Record`.
+class UnscoredEpisode:
+    """Holds an episode before its answer is scored.
 
-    Without a planner the whole answer is one turn without a strategy.
+    If the reasoner plays alone, its whole answer is one turn without a strategy.
+
+    Attributes:
+        text: text to score: instructions and steps.
+        reasoner_text: text that the reasoner wrote itself, without instructions.
+        stop: reason for which the episode ended.
+        turns: the turns, as the episode log has them.
+        planner_tokens, planner_read, planner_seconds, reasoner_tokens, reasoner_read, reasoner_seconds: see
+            :class:`verl_rsim.evaluation.records.Record`.
     """
 
     text: str
-    written: str
+    reasoner_text: str
     stop: Stop
     turns: tuple[TurnRecord, ...]
     planner_tokens: int
@@ -54,81 +62,110 @@ class Played:
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
-    """How tokens are drawn in an evaluation: each model's sampling, and the seed of all."""
+class SamplingSettings:
+    """Holds both models' sampling parameters and the seed of an evaluation."""
 
     reasoner: Sampling = field(default_factory=Sampling)
     planner: Sampling = field(default_factory=Sampling)
     seed: int = 0
 
 
-class Table:
-    """A reasoner, the planners that sit before it, and the rules; plays any condition on any question.
+class ConditionPlayer:
+    """Plays one question under any condition of an evaluation.
 
     Args:
-        planners: the conditions that a model plays, by name.
-        controls: names out of :data:`CONTROLS`.
+        reasoner: the reasoner of all conditions.
+        planners: planners by the name of their condition.
+        controls: names out of :data:`verl_rsim.core.controls.CONTROLS`.
+        rules: bounds of an episode.
+        sampling: sampling parameters and seed.
 
     Raises:
-        ConfigError: a model takes too few tokens for the rules, or a planner has no strategy labels.
+        ConfigError: a context is too short for the rules, or a planner's tokenizer has no single token for a label.
     """
 
     def __init__(
-        self, reasoner: Reasoner, planners: dict[str, Planner], controls: Sequence[str], rules: Rules, draw: Draw
+        self,
+        reasoner: Reasoner,
+        planners: dict[str, Planner],
+        controls: Sequence[str],
+        rules: Rules,
+        sampling: SamplingSettings,
     ):
-        self.reasoner, self.planners, self.rules, self.draw = reasoner, planners, rules, draw
+        self.reasoner, self.planners, self.rules, self.sampling = reasoner, planners, rules, sampling
         self.conditions = (*controls, *planners)
         context = reasoner.engine.context
-        scripted = dataclasses.replace(rules, planner_decoding="constrained")
-        self._scripted = scripted.dialogue(NO_PLANNER, UNBOUNDED, reasoner.codec, context)
+        # Scripted planners return label ids, whatever decoding the planner under test was trained with.
+        constrained = dataclasses.replace(rules, planner_decoding="constrained")
+        self._scripted_dialogue = constrained.dialogue(LABEL_CODEC, UNBOUNDED_CONTEXT, reasoner.codec, context)
         self._dialogues = {
             name: rules.dialogue(planner.codec, planner.engine.context, reasoner.codec, context)
             for name, planner in planners.items()
         }
 
     async def start(self, conditions: Collection[str]) -> None:
-        """Load the models of these conditions, which their first answers would do otherwise."""
-        for player in (self.reasoner, *(self.planners[name] for name in conditions if name in self.planners)):
-            await player.engine.start()
+        """Loads the models of these conditions, so that the first episode does not wait for them."""
+        await self.reasoner.engine.start()
+        for name in conditions:
+            if name in self.planners:
+                await self.planners[name].engine.start()
 
-    async def play(self, condition: str, question: EvaluationQuestion, sample: int) -> Played:
-        """One answer.
+    async def play(self, condition: str, question: EvaluationQuestion, sample: int) -> UnscoredEpisode:
+        """Plays one question under a condition.
+
+        Args:
+            condition: one of :attr:`conditions`.
+            question: the question.
+            sample: index of the sample; part of the seed.
 
         Raises:
             EngineError: a model failed.
         """
-        seed = f"{self.draw.seed}/{question.id}/{sample}"
-        reasoner = self.reasoner.sampler(self.draw.reasoner, seed)
-        if condition in (ALONE, SELF_STRATEGIES):
-            messages = with_menu(question.messages) if condition == SELF_STRATEGIES else question.messages
-            return await self._alone(messages, reasoner)
+        seed = f"{self.sampling.seed}/{question.id}/{sample}"
+        reasoner = self.reasoner.sampler(self.sampling.reasoner, seed)
+        if condition == ALONE:
+            return await self._play_alone(question.messages, reasoner)
+        if condition == SELF_STRATEGIES:
+            return await self._play_alone(with_strategy_menu(question.messages), reasoner)
         if condition in self.planners:
-            chooser = self.planners[condition].sampler(self.draw.planner, seed)
-            episode = await self._dialogues[condition].play(question.messages, chooser, reasoner)
-            return self._played(episode, reasoner, chooser)
-        script = random_choice(seed) if condition == RANDOM else fixed_choice(condition.removeprefix(f"{FIXED}:"))
-        episode = await self._scripted.play(question.messages, script, reasoner)
-        return self._played(episode, reasoner, None)
+            planner = self.planners[condition].sampler(self.sampling.planner, seed)
+            episode = await self._dialogues[condition].play(question.messages, planner, reasoner)
+            return self._unscored(episode, reasoner, planner)
+        strategy = condition.removeprefix(f"{FIXED}:")
+        script = random_planner(seed) if condition == RANDOM else fixed_planner(strategy)
+        episode = await self._scripted_dialogue.play(question.messages, script, reasoner)
+        return self._unscored(episode, reasoner, None)
 
-    async def _alone(self, messages: Sequence[Message], reasoner: EngineSampler) -> Played:
+    async def _play_alone(self, messages: Sequence[Message], reasoner: EngineSampler) -> UnscoredEpisode:
         codec = self.reasoner.codec
         prompt = codec.chat(messages)
         text, stop = "", Stop.PROMPT_TOO_LONG
         turns: tuple[TurnRecord, ...] = ()
-        if len(prompt) <= self._scripted.limits.reasoner_prompt:
+        if len(prompt) <= self._scripted_dialogue.limits.reasoner_prompt:
             answer = await reasoner(Request(prompt, self.rules.budget))
             text = codec.decode(answer.token_ids)
             stop = Stop.REASONER_EOS if answer.token_ids[-1] in codec.eos_ids else Stop.BUDGET
-            ended = StepEnd.EOS if stop is Stop.REASONER_EOS else StepEnd.LENGTH
-            mean = mean_log_prob(answer)
-            turns = (TurnRecord("", text, len(answer.token_ids), ended.value, log_prob_mean=mean),)
-        return Played(text, text, stop, turns, 0, 0, 0.0, reasoner.tokens, len(prompt), reasoner.seconds)
+            end = StepEnd.EOS if stop is Stop.REASONER_EOS else StepEnd.LENGTH
+            turns = (TurnRecord("", text, len(answer.token_ids), end.value, log_prob_mean=mean_log_prob(answer)),)
+        return UnscoredEpisode(
+            text=text,
+            reasoner_text=text,
+            stop=stop,
+            turns=turns,
+            planner_tokens=0,
+            planner_read=0,
+            planner_seconds=0.0,
+            reasoner_tokens=reasoner.tokens,
+            reasoner_read=len(prompt),
+            reasoner_seconds=reasoner.seconds,
+        )
 
-    def _played(self, episode: Episode, reasoner: EngineSampler, planner: EngineSampler | None) -> Played:
-        row, observed = episode.reasoner_row(), sum(len(turn.observation_ids) for turn in episode.turns)
-        return Played(
-            text=self.reasoner.codec.decode(row.response_ids),  # what training's reward manager scores
-            written="\n\n".join(turn.step_text.strip() for turn in episode.turns),
+    def _unscored(self, episode: Episode, reasoner: EngineSampler, planner: EngineSampler | None) -> UnscoredEpisode:
+        row = episode.reasoner_row()
+        observed = sum(len(turn.observation_ids) for turn in episode.turns)
+        return UnscoredEpisode(
+            text=self.reasoner.codec.decode(row.response_ids),  # the same text that training's reward manager scores
+            reasoner_text="\n\n".join(turn.step_text.strip() for turn in episode.turns),
             stop=episode.stop,
             turns=tuple(map(turn_record, episode.turns)),
             planner_tokens=planner.tokens if planner else 0,
@@ -140,26 +177,26 @@ class Table:
         )
 
 
-def with_menu(messages: Sequence[Message]) -> list[Message]:
-    """The question with the strategies listed behind it."""
+def with_strategy_menu(messages: Sequence[Message]) -> list[Message]:
+    """Returns the chat with the list of strategies appended to its last message."""
     menu = "\n".join(f"- {strategy.title}: {strategy.description}" for strategy in STRATEGIES)
     *earlier, last = messages
     return [*earlier, {**last, "content": last["content"] + SELF_PROMPT.format(menu=menu)}]
 
 
-def random_choice(seed: str) -> Generate:
-    """A planner that draws one of the allowed labels, each as likely as the others."""
-    source = random.Random(f"{seed}/random planner")
+def random_planner(seed: str) -> Generate:
+    """Returns a planner that draws one of the allowed labels uniformly."""
+    rng = random.Random(f"{seed}/random planner")
 
     async def choose(request: Request) -> Generation:
         labels = request.allowed_ids or ()
-        return Generation((source.choice(labels),), (-math.log(len(labels)),))
+        return Generation((rng.choice(labels),), (-math.log(len(labels)),))
 
     return choose
 
 
-def fixed_choice(strategy: str) -> Generate:
-    """A planner that always chooses the same strategy."""
+def fixed_planner(strategy: str) -> Generate:
+    """Returns a planner that always chooses the same strategy."""
     index = strategy_index(strategy)
 
     async def choose(request: Request) -> Generation:
@@ -168,8 +205,8 @@ def fixed_choice(strategy: str) -> Generate:
     return choose
 
 
-class _LabelsOnly:
-    """The tokenizer of a planner that reads nothing: a token for each label, none for any other text."""
+class _LabelTokenizer:
+    """Tokenizes for planners without a model: one token for each strategy label, none for any other text."""
 
     unk_token_id = None
 
@@ -183,5 +220,6 @@ class _LabelsOnly:
         return ""
 
 
-NO_PLANNER = Codec(_LabelsOnly(), frozenset())
-UNBOUNDED = 1 << 30
+LABEL_CODEC = Codec(_LabelTokenizer(), frozenset())
+"""Codec of planners without a model."""
+UNBOUNDED_CONTEXT = 1 << 30

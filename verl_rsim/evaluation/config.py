@@ -1,4 +1,4 @@
-"""What ``verl-rsim eval`` and ``transfer`` are asked for, checked as far as it goes before any model is loaded."""
+"""Holds and checks the settings of ``verl-rsim eval`` and ``transfer``, and builds the models they name."""
 
 from __future__ import annotations
 
@@ -10,22 +10,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from verl_rsim.evaluation.conditions import Draw, Table
+from verl_rsim.evaluation.conditions import ConditionPlayer, SamplingSettings
 from verl_rsim.evaluation.engines.base import Engine, Sampling
 from verl_rsim.evaluation.engines.vllm import VllmEngine
-from verl_rsim.evaluation.models import MAX_CONTEXT, AnyPlayer, Planner, Player, Reasoner
+from verl_rsim.evaluation.models import MAX_CONTEXT, AnyModel, LanguageModel, Planner, Reasoner
 from verl_rsim.evaluation.rules import Rules
 from verl_rsim.reward.config import ScoringConfig
 from verl_rsim.utils.artifact_folders import home
 from verl_rsim.utils.errors import ConfigError
 
-GPU_SHARE = 0.9
-"""Of a GPU's memory, for all models of an evaluation together."""
+GPU_MEMORY_SHARE = 0.9
+"""Share of a GPU's memory for all models of an evaluation together."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """A model as the user names it; see :meth:`verl_rsim.evaluation.models.Player.from_pretrained`."""
+    """Names a model and how to load it; see :meth:`verl_rsim.evaluation.models.LanguageModel.from_pretrained`.
+
+    Raises:
+        ConfigError: ``context`` is not a positive whole number.
+    """
 
     path: str
     tokenizer: str | None = None
@@ -33,12 +37,12 @@ class ModelConfig:
     engine_options: Mapping[str, Any] = field(default_factory=dict)
     context: int = MAX_CONTEXT
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if type(self.context) is not int or self.context < 1:
             raise ConfigError("context", self.context, "must be a whole number >= 1")
 
-    def load(self, cls: type[AnyPlayer]) -> AnyPlayer:
-        """Find the model and read its tokenizer."""
+    def load(self, cls: type[AnyModel]) -> AnyModel:
+        """Finds the model and reads its tokenizer; the weights are loaded later."""
         return cls.from_pretrained(
             self.path,
             tokenizer=self.tokenizer,
@@ -49,19 +53,22 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """How answers are drawn, and how many.
+class EvaluationSettings:
+    """Holds the settings of an evaluation.
 
     Attributes:
-        samples: answers a question and condition.
-        temperature, top_p: of both models.
-        planner_temperature: of the planner if it is another one.
-        seed: of everything random.
-        limit: the first so many questions only.
-        concurrency: answers under way at once.
+        samples: answers per question and condition (k).
+        temperature, top_p: sampling parameters of both models.
+        planner_temperature: temperature of the planner; None for ``temperature``.
+        seed: seed of all sampling and of the report's statistics.
+        limit: number of questions to play from the start of the file; None for all.
+        concurrency: episodes played at once.
         rules: bounds of an episode.
-        scoring: as the block ``rsim.scoring`` of training.
-        fusion_url: of the sandbox service, where ``scoring.sandbox`` is "fusion".
+        scoring: settings as in the block ``rsim.scoring`` of training.
+        fusion_url: URL of the sandbox service; needed if ``scoring.sandbox`` is "fusion".
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     samples: int = 1
@@ -75,14 +82,18 @@ class Settings:
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     fusion_url: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for key in ("samples", "concurrency", "limit"):
             value = getattr(self, key)
-            if not (value is None and key == "limit") and (type(value) is not int or value < 1):
+            if value is None and key == "limit":
+                continue
+            if type(value) is not int or value < 1:
                 raise ConfigError(key, value, "must be a whole number >= 1")
         for key in ("temperature", "planner_temperature"):
             value = getattr(self, key)
-            if not (value is None and key == "planner_temperature") and not (_is_number(value) and value >= 0):
+            if value is None and key == "planner_temperature":
+                continue
+            if not _is_number(value) or value < 0:
                 raise ConfigError(key, value, "must be a number >= 0")
         if not _is_number(self.top_p) or not 0 < self.top_p <= 1:
             raise ConfigError("top_p", self.top_p, "must be in (0, 1]")
@@ -92,55 +103,62 @@ class Settings:
             raise ConfigError("samples", self.samples, "at temperature 0 all are equal; set temperature, e.g. 0.7")
 
     @property
-    def draw(self) -> Draw:
-        """Each model's sampling."""
+    def sampling(self) -> SamplingSettings:
+        """Sampling parameters of both models, and the seed."""
         planner = self.temperature if self.planner_temperature is None else self.planner_temperature
-        return Draw(Sampling(self.temperature, self.top_p), Sampling(planner, self.top_p), self.seed)
+        return SamplingSettings(
+            reasoner=Sampling(self.temperature, self.top_p), planner=Sampling(planner, self.top_p), seed=self.seed
+        )
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def build_table(
+def build_condition_player(
     reasoner: Reasoner,
     planners: Mapping[str, Planner],
     controls: Sequence[str],
-    settings: Settings,
+    settings: EvaluationSettings,
     engines_at_once: int | None = None,
-) -> Table:
-    """The models and what is played with them; see :func:`seat`."""
-    seated = seat({"reasoner": reasoner, **planners}, engines_at_once)
-    return Table(
-        seated["reasoner"],  # type: ignore[arg-type]
-        {name: seated[name] for name in planners},  # type: ignore[misc]
+) -> ConditionPlayer:
+    """Builds the player of an evaluation's conditions, with engines shared as in :func:`share_engines`."""
+    shared = share_engines({"reasoner": reasoner, **planners}, engines_at_once)
+    return ConditionPlayer(
+        shared["reasoner"],  # type: ignore[arg-type]
+        {name: shared[name] for name in planners},  # type: ignore[misc]
         controls,
         settings.rules,
-        settings.draw,
+        settings.sampling,
     )
 
 
-def seat(players: Mapping[str, Player], engines_at_once: int | None = None) -> dict[str, Player]:
-    """Let models with the same weights share an engine, and engines of this machine its GPU memory.
+def share_engines(models: Mapping[str, LanguageModel], engines_at_once: int | None = None) -> dict[str, LanguageModel]:
+    """Gives models with the same weights one engine, and divides the GPU's memory among the engines of this machine.
 
     Args:
-        engines_at_once: how many share that memory; by default those of these players.
+        models: models by name.
+        engines_at_once: number of engines that share the memory; None for those of ``models``.
+
+    Returns:
+        The models with their engines, by name.
     """
     engines: dict[str, Engine] = {}
-    seated = {name: _share(player, engines) for name, player in players.items()}
+    shared = {name: _with_shared_engine(model, engines) for name, model in models.items()}
     local = [engine for engine in engines.values() if isinstance(engine, VllmEngine)]
     for engine in local:
-        engine.memory_share = GPU_SHARE / (engines_at_once or len(local))
-    return seated
+        engine.memory_share = GPU_MEMORY_SHARE / (engines_at_once or len(local))
+    return shared
 
 
-def _share(player: Player, engines: dict[str, Engine]) -> Player:
-    options = getattr(player.engine, "options", None)
-    key = json.dumps([player.engine.name, player.engine.context, options], sort_keys=True, default=str)
-    return dataclasses.replace(player, engine=engines.setdefault(key, player.engine))
+def _with_shared_engine(model: LanguageModel, engines: dict[str, Engine]) -> LanguageModel:
+    """Returns the model with the engine of the first equal one in ``engines``, or adds its own to them."""
+    options = getattr(model.engine, "options", None)
+    key = json.dumps([model.engine.name, model.engine.context, options], sort_keys=True, default=str)
+    return dataclasses.replace(model, engine=engines.setdefault(key, model.engine))
 
 
 def default_folder(fixed: Mapping[str, Any]) -> Path:
-    """Where an evaluation goes that names no folder: the same evaluation always to the same."""
+    """Returns the default folder of an evaluation, named by a hash so that the same evaluation continues there."""
     text = json.dumps(fixed, sort_keys=True)
     return home() / "evals" / hashlib.sha256(text.encode()).hexdigest()[:12]

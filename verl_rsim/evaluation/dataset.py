@@ -1,4 +1,4 @@
-"""The questions of an evaluation: verl's parquet rows, checked before any model is loaded."""
+"""Loads the questions of an evaluation from verl's parquet rows, and checks them before any model is loaded."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from verl_rsim.utils.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class EvaluationQuestion:
-    """A question and what scoring it takes.
+    """Holds a question and the fields that its scoring needs.
 
     Attributes:
-        id: 16 hex digits made of text and truth; a question that stands twice has "-2" behind it.
-        messages: the chat, as verl's dataset has it.
+        id: 16 hex digits, a hash of text and truth; the second occurrence of a question gets the suffix "-2".
+        messages: the chat, as in verl's dataset.
         truth: the ground truth.
-        data_source, ability: choose the scorer.
+        data_source, ability: fields of the row that choose the scorer.
     """
 
     id: str
@@ -36,11 +36,12 @@ class EvaluationQuestion:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationDataset:
-    """Questions in the order of their file.
+    """Holds the questions of an evaluation in the order of their file.
 
     Attributes:
         path: the parquet file.
-        sha256: of the file's rows, as in the manifest beside it.
+        sha256: hash of the file's rows, as in the manifest beside it.
+        questions: the questions.
     """
 
     path: Path
@@ -49,25 +50,26 @@ class EvaluationDataset:
 
 
 def load_questions(source: str, limit: int | None = None) -> EvaluationDataset:
-    """Read a parquet file, or the test split of prepared data by its name.
+    """Loads questions from a parquet file, or from the test split of prepared data by its name.
 
     Args:
-        limit: takes the first so many.
+        source: a path that ends with .parquet, or the name of prepared data.
+        limit: number of questions to load from the start of the file; None for all.
 
     Raises:
-        ConfigError: no such data.
-        DataError: it holds no usable questions.
+        ConfigError: there is no such data.
+        DataError: the file has no rows, or a row is malformed.
     """
     path = evaluation_file("data", source)
     rows = read_rows(path)
-    seen: Counter[str] = Counter()
-    questions = tuple(_question(row, path, number, seen) for number, row in enumerate(rows[:limit]))
+    occurrences: Counter[str] = Counter()
+    questions = tuple(_question(row, path, number, occurrences) for number, row in enumerate(rows[:limit]))
     if not questions:
         raise DataError(f"{path}: holds no questions")
     return EvaluationDataset(path.absolute(), rows_digest(rows), questions)
 
 
-def _question(row: Mapping[str, Any], path: Path, number: int, seen: Counter[str]) -> EvaluationQuestion:
+def _question(row: Mapping[str, Any], path: Path, number: int, occurrences: Counter[str]) -> EvaluationQuestion:
     where = f"{path}: row {number}"
     messages = row.get("prompt")
     if not isinstance(messages, list) or not messages or not all(_is_message(message) for message in messages):
@@ -81,9 +83,9 @@ def _question(row: Mapping[str, Any], path: Path, number: int, seen: Counter[str
         raise DataError(f"{where}: has no data_source, which says how answers are scored")
     chat = tuple({"role": message["role"], "content": message["content"]} for message in messages)
     identity = hashlib.sha256(repr((chat, str(truth))).encode()).hexdigest()[:16]
-    seen[identity] += 1
-    if seen[identity] > 1:
-        identity += f"-{seen[identity]}"
+    occurrences[identity] += 1
+    if occurrences[identity] > 1:
+        identity += f"-{occurrences[identity]}"
     return EvaluationQuestion(identity, chat, str(truth), str(row["data_source"]), row.get("ability"))
 
 
@@ -92,15 +94,16 @@ def _is_message(message: Any) -> bool:
 
 
 def check_truths(dataset: EvaluationDataset, scorer: Scorer) -> None:
-    """Make sure that every ground truth can be scored, and that the sandbox works if there is code.
+    """Checks that every ground truth can be scored, and that the sandbox works if there are coding tasks.
 
     Raises:
-        DataError, ConfigError, SandboxError: it cannot.
+        DataError: a ground truth cannot be scored.
+        ConfigError, SandboxError: the sandbox cannot be used.
     """
     for number, question in enumerate(dataset.questions):
         try:
             if is_coding_task(question.data_source, question.ability):
-                _ = scorer.code
+                _ = scorer.code  # builds the sandbox on first access, and so checks it
                 parse_truth(question.truth)
             else:
                 scorer.math.check_truth(question.truth, question.data_source)

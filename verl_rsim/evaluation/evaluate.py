@@ -1,4 +1,4 @@
-"""``verl-rsim eval``: one reasoner, a planner, its controls, one dataset."""
+"""Runs ``verl-rsim eval``: one reasoner, a planner and its controls on one dataset."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from rich.console import Console
 
 from verl_rsim.core.controls import BASE_PLANNER, PLANNER, parse_controls
-from verl_rsim.evaluation.conditions import Table
-from verl_rsim.evaluation.config import ModelConfig, Settings, build_table, default_folder
+from verl_rsim.evaluation.conditions import ConditionPlayer
+from verl_rsim.evaluation.config import EvaluationSettings, ModelConfig, build_condition_player, default_folder
 from verl_rsim.evaluation.dataset import check_truths, load_questions
 from verl_rsim.evaluation.models import Planner, Reasoner
 from verl_rsim.evaluation.reports.summary import Report
 from verl_rsim.evaluation.reports.write import write_report
-from verl_rsim.evaluation.runner import evaluate, fixed
+from verl_rsim.evaluation.runner import evaluate, fixed_settings
 from verl_rsim.reward.scorer import Scorer
 from verl_rsim.utils.errors import ConfigError
 
@@ -26,34 +26,52 @@ def run_eval(
     base_planner: ModelConfig | None,
     data: str,
     controls: Sequence[str],
-    settings: Settings,
+    settings: EvaluationSettings,
     out: Path | None,
     console: Console,
 ) -> Report:
-    """Check everything, play what the folder lacks, write and print the report.
+    """Checks all settings, plays the episodes that the folder lacks, writes and prints the report.
+
+    Args:
+        reasoner: the reasoner.
+        planner: the planner under test, or None.
+        base_planner: the planner before training, or None.
+        data: a parquet file, or the name of prepared data.
+        controls: names of controls, as in :func:`verl_rsim.core.controls.parse_controls`.
+        settings: sampling, rules and scoring.
+        out: destination folder; None for :func:`default_folder`.
+        console: shows progress and report.
 
     Raises:
-        ConfigError, DataError: something cannot be as asked; raised before any weights are loaded.
-        EngineError, SandboxError: a model or the sandbox failed; the same call goes on where it stopped.
+        ConfigError, DataError: a setting or the data is invalid; raised before any weights are loaded.
+        EngineError, SandboxError: a model or the sandbox failed; the same call continues where it stopped.
     """
-    named = parse_controls(controls)
-    if not named and planner is None and base_planner is None:
+    control_names = parse_controls(controls)
+    if not control_names and planner is None and base_planner is None:
         raise ConfigError("controls", list(controls), "nothing is left to evaluate; name a planner or a control")
     dataset = load_questions(data, settings.limit)
     scorer = Scorer(settings.scoring, settings.fusion_url)
     try:
         check_truths(dataset, scorer)
-        wanted = {BASE_PLANNER: base_planner, PLANNER: planner}
-        planners = {name: model.load(Planner) for name, model in wanted.items() if model is not None}
-        table = build_table(reasoner.load(Reasoner), planners, named, settings)
-        folder = out or default_folder(fixed(table, dataset, scorer))
+        configs = {BASE_PLANNER: base_planner, PLANNER: planner}
+        planners = {name: config.load(Planner) for name, config in configs.items() if config is not None}
+        player = build_condition_player(reasoner.load(Reasoner), planners, control_names, settings)
+        folder = out or default_folder(fixed_settings(player, dataset, scorer))
         console.print(f"Results go to {folder}", highlight=False)
 
         async def play() -> None:
             try:
-                await evaluate(table, dataset, scorer, folder, console, settings.samples, settings.concurrency)
+                await evaluate(
+                    player,
+                    dataset,
+                    scorer,
+                    folder,
+                    console,
+                    samples=settings.samples,
+                    concurrency=settings.concurrency,
+                )
             finally:
-                await close(table)
+                await close_models(player)
 
         asyncio.run(play())
     finally:
@@ -61,7 +79,7 @@ def run_eval(
     return write_report(folder, console)
 
 
-async def close(table: Table) -> None:
-    """Free all models of a table."""
-    for player in (table.reasoner, *table.planners.values()):
-        await player.close()
+async def close_models(player: ConditionPlayer) -> None:
+    """Frees the memory of all models."""
+    for model in (player.reasoner, *player.planners.values()):
+        await model.close()

@@ -1,7 +1,7 @@
-"""What was evaluated and with what: written before the first record, and checked before more are added.
+"""Writes and checks the manifest of an evaluation's folder, so that a folder never mixes two evaluations.
 
-The block ``fixed`` is what an answer depends on; a folder takes further answers only if it is the same. The number of
-questions and samples, controls and the planners named may grow (``asked``): the folder then gets what is missing.
+The block ``fixed`` holds everything an answer depends on; a folder takes further answers only if it is unchanged. The
+block ``asked`` holds what may grow (questions, samples, controls, planners); the folder then gets what is missing.
 """
 
 from __future__ import annotations
@@ -19,29 +19,33 @@ from verl_rsim.utils.environment import versions
 from verl_rsim.utils.errors import ConfigError, DataError
 
 FORMAT = 1
-NOUNS = {"eval": "evaluation", "transfer": "evaluation", "chain": "chain"}
-"""What a folder holds, by the command that wrote it."""
+KIND_NAMES = {"eval": "evaluation", "transfer": "evaluation", "chain": "chain"}
+"""Nouns for a folder's content, by the command that wrote it; used in messages."""
 
 
-def open_manifest(folder: Path, kind: str, fixed: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Write a folder's manifest, or check that the one it has is of the same evaluation.
+def open_manifest(folder: Path, kind: str, fixed: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
+    """Writes a folder's manifest, after checking that an existing one belongs to the same evaluation.
 
     Args:
-        kind: of :data:`NOUNS`.
-        fixed: what may not change, in plain types.
-        asked: what may: the latest is kept.
+        folder: the folder; made if it does not exist.
+        kind: a key of :data:`KIND_NAMES`.
+        fixed: settings that must not change, in JSON's types.
+        requested: settings that may change; written as ``asked``.
 
     Raises:
-        ConfigError: the folder holds another one.
+        ConfigError: the folder holds another evaluation or chain, or records without a manifest.
     """
-    path, fixed = folder / MANIFEST, json.loads(json.dumps(fixed))
+    path = folder / MANIFEST
+    fixed = json.loads(json.dumps(fixed))  # as it will be read again: tuples become lists
     if path.is_file():
         old = read_manifest(folder, kind)["fixed"]
         changed = [key for key in fixed if key in old and old[key] != fixed[key]]
         if changed:
-            was = ", ".join(f"{key} {old[key]!r} before, {fixed[key]!r} now" for key in changed)
-            raise ConfigError("out", str(folder), f"holds another {NOUNS[kind]} ({was}); choose another folder")
-        fixed = {**old, **fixed}
+            changes = ", ".join(f"{key} {old[key]!r} before, {fixed[key]!r} now" for key in changed)
+            raise ConfigError(
+                "out", str(folder), f"holds another {KIND_NAMES[kind]} ({changes}); choose another folder"
+            )
+        fixed = {**old, **fixed}  # a planner of an earlier start stays: its answers are still in the folder
     elif any(folder.glob("*.jsonl")):
         raise ConfigError("out", str(folder), f"holds records without {MANIFEST}; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,16 +55,20 @@ def open_manifest(folder: Path, kind: str, fixed: Mapping[str, Any], asked: Mapp
         "versions": versions(),
         "git": git_commit(),
         "fixed": fixed,
-        "asked": asked,
+        "asked": requested,
     }
     write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_manifest(folder: Path, kind: str | None = None) -> dict[str, Any]:
-    """A folder's manifest.
+    """Reads a folder's manifest.
+
+    Args:
+        folder: a folder that :func:`open_manifest` has written to.
+        kind: the expected key of :data:`KIND_NAMES`; None for an evaluation or a transfer.
 
     Raises:
-        DataError: there is none, or one of another kind or format.
+        DataError: there is no manifest, or it is damaged or of another kind or format.
     """
     try:
         content = json.loads((folder / MANIFEST).read_text())
@@ -69,14 +77,14 @@ def read_manifest(folder: Path, kind: str | None = None) -> dict[str, Any]:
     except ValueError:
         raise DataError(f"{folder / MANIFEST}: is damaged") from None
     if not isinstance(content, dict) or content.get("kind") not in ((kind,) if kind else ("eval", "transfer")):
-        raise DataError(f"{folder / MANIFEST}: is not of verl-rsim {kind or 'eval or transfer'}")
+        raise DataError(f"{folder / MANIFEST}: was not written by verl-rsim {kind or 'eval or transfer'}")
     if content.get("format") != FORMAT:
-        raise DataError(f"{folder / MANIFEST}: is of format {content.get('format')}; this version reads {FORMAT}")
+        raise DataError(f"{folder / MANIFEST}: has format {content.get('format')}; this version reads {FORMAT}")
     return content
 
 
 def git_commit() -> str | None:
-    """The commit of the current folder, "+changes" behind it if files differ; None outside a repository."""
+    """Returns the commit of the current folder, with "+changes" if files differ; None outside a repository."""
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=10)
         changes = subprocess.run(
@@ -84,14 +92,15 @@ def git_commit() -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "") if head.returncode == 0 else None
+    if head.returncode != 0:
+        return None
+    return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
 
 
 @functools.lru_cache
 def weights_digest(folder: Path) -> str:
-    """One SHA-256 over a model folder's files, by name; the weights are read once a process."""
-    files = sorted(
-        path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".json", ".jinja", ".model")
-    )
+    """Returns one SHA-256 over the names and contents of a model folder's files; cached for the process."""
+    suffixes = (".safetensors", ".bin", ".json", ".jinja", ".model")
+    files = sorted(path for path in folder.iterdir() if path.suffix in suffixes)
     lines = [f"{path.name} {digest(path)}" for path in files if path.name != MANIFEST]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""The file that describes a transfer: planners x reasoners x datasets, and the cells that makes.
+"""Reads the file that describes a transfer (planners, reasoners, datasets), and lists its cells.
 
-A cell is an evaluation in the folder ``REASONER/DATASET/PLANNER``; the controls of a reasoner on a dataset, in which no
-planner takes part, are one cell, ``controls``.
+A cell is an evaluation in the folder ``REASONER/DATASET/PLANNER``. Controls do not depend on a planner: those of a
+reasoner on a dataset form one cell, ``controls``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from verl_rsim.core.controls import CONTROLS, parse_controls
-from verl_rsim.evaluation.config import ModelConfig, Settings
+from verl_rsim.evaluation.config import EvaluationSettings, ModelConfig
 from verl_rsim.evaluation.rules import Rules
 from verl_rsim.reward.config import parse_scoring
 from verl_rsim.utils.errors import ConfigError
@@ -24,18 +24,25 @@ CONTROL_CELL = "controls"
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A matrix as its file describes it; names are the user's."""
+    """Holds the planners, reasoners and datasets of a transfer, by the user's names.
+
+    Attributes:
+        planners, reasoners: models by name.
+        datasets: parquet files or names of prepared data, by name.
+        controls: controls that every reasoner plays on every dataset.
+        settings: sampling, rules and scoring of all cells.
+    """
 
     planners: Mapping[str, ModelConfig]
     reasoners: Mapping[str, ModelConfig]
     datasets: Mapping[str, str]
     controls: tuple[str, ...] = CONTROLS[:1]
-    settings: Settings = field(default_factory=Settings)
+    settings: EvaluationSettings = field(default_factory=EvaluationSettings)
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """One evaluation of a matrix; ``planner`` is a planner's name, or None for the controls."""
+class MatrixCell:
+    """Identifies one evaluation of a matrix by names; ``planner`` is None for the cell of the controls."""
 
     reasoner: str
     dataset: str
@@ -43,27 +50,29 @@ class Cell:
 
     @property
     def path(self) -> str:
-        """Its folder below the matrix's."""
+        """Folder of the cell, relative to that of the matrix."""
         return f"{self.reasoner}/{self.dataset}/{self.planner or CONTROL_CELL}"
 
 
 def read_matrix(path: Path) -> Matrix:
-    """Read a matrix file; see docs/evaluation.md.
+    """Reads a matrix file, in the format of docs/evaluation.md.
 
     Raises:
-        ConfigError: no such file, an unknown key, or a value that cannot be meant.
+        ConfigError: there is no such file, a key is unknown, or a value is invalid.
     """
     return parse_matrix(read_block("matrix", path, "planners, reasoners and datasets"))
 
 
 def parse_matrix(block: Mapping[str, Any]) -> Matrix:
-    """A matrix from what its file holds.
+    """Builds a matrix from the content of its file.
 
     Raises:
-        ConfigError: an unknown key, or a value that cannot be meant.
+        ConfigError: a key is unknown, or a value is invalid.
     """
     values = dict(block)
-    named = {key: _names(key, values.pop(key, None)) for key in ("planners", "reasoners", "datasets")}
+    planners, reasoners, datasets = (
+        _named_block(key, values.pop(key, None)) for key in ("planners", "reasoners", "datasets")
+    )
     controls = values.pop("controls", [CONTROLS[0]])
     if isinstance(controls, str):
         controls = [controls]
@@ -71,19 +80,19 @@ def parse_matrix(block: Mapping[str, Any]) -> Matrix:
         raise ConfigError("controls", controls, "must be all, none or a list, e.g. [alone, random]")
     rules = build(Rules, "rules", values.pop("rules", None) or {})
     scoring = parse_scoring(values.pop("scoring", None) or {})
-    for name, source in named["datasets"].items():
+    for name, source in datasets.items():
         if not isinstance(source, str):
             raise ConfigError(f"datasets.{name}", source, "must be a .parquet file or the name of prepared data")
     return Matrix(
-        planners={name: _model(f"planners.{name}", value) for name, value in named["planners"].items()},
-        reasoners={name: _model(f"reasoners.{name}", value) for name, value in named["reasoners"].items()},
-        datasets=named["datasets"],
+        planners={name: _model(f"planners.{name}", value) for name, value in planners.items()},
+        reasoners={name: _model(f"reasoners.{name}", value) for name, value in reasoners.items()},
+        datasets=datasets,
         controls=parse_controls(str(name) for name in controls),
-        settings=build(Settings, "", {**values, "rules": rules, "scoring": scoring}),
+        settings=build(EvaluationSettings, "", {**values, "rules": rules, "scoring": scoring}),
     )
 
 
-def _names(key: str, block: Any) -> dict[str, Any]:
+def _named_block(key: str, block: Any) -> dict[str, Any]:
     if not isinstance(block, dict) or not block:
         raise ConfigError(key, block, f"must map names to {'files' if key == 'datasets' else 'models'}")
     for name in block:
@@ -101,7 +110,12 @@ def _model(key: str, value: Any) -> ModelConfig:
     return build(ModelConfig, key, value)
 
 
-def cells(matrix: Matrix) -> list[Cell]:
-    """All cells, those of a reasoner together, and of those the ones of a planner."""
-    rows = [*([None] if matrix.controls else []), *matrix.planners]
-    return [Cell(r, d, planner) for r in matrix.reasoners for planner in rows for d in matrix.datasets]
+def cells(matrix: Matrix) -> list[MatrixCell]:
+    """Returns all cells, grouped by reasoner and then by planner, so that each model is loaded once."""
+    planners: list[str | None] = [None] if matrix.controls else []
+    planners += matrix.planners
+    listed = []
+    for reasoner in matrix.reasoners:
+        for planner in planners:
+            listed += [MatrixCell(reasoner, dataset, planner) for dataset in matrix.datasets]
+    return listed

@@ -1,7 +1,7 @@
-"""Planner and reasoner as values: a codec, and the engine that continues its token ids.
+"""Loads planners and reasoners and plays episodes with them; a model is a codec and an engine that continues its ids.
 
-Models are Hugging Face folders or ids, checkpoints of this project, or endpoints. Weights are loaded when a model is
-first asked to write.
+Models are Hugging Face folders or ids, checkpoints of this project, or endpoints. Weights are loaded at a model's first
+generation.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 
 from jinja2 import TemplateError
 
-from verl_rsim.core.dialogue import Episode
+from verl_rsim.core.episode import Episode
 from verl_rsim.core.prompts import Codec, Message, eos_ids
 from verl_rsim.evaluation.engines.base import Engine, EngineSampler, Sampling
 from verl_rsim.evaluation.engines.http import HttpEngine, is_url
@@ -26,20 +26,21 @@ from verl_rsim.utils.artifact_folders import build_folder, home
 from verl_rsim.utils.errors import ConfigError
 
 MAX_CONTEXT = 8192
-"""Tokens a row may have by default; less where the model takes less."""
+"""Default for the most tokens of a row; a model's own limit may be lower."""
 
-AnyPlayer = TypeVar("AnyPlayer", bound="Player")
+AnyModel = TypeVar("AnyModel", bound="LanguageModel")
 
 
 @dataclass(frozen=True)
-class Player:
-    """A model that takes part in an episode.
+class LanguageModel:
+    """Holds a model that plays one role in an episode.
 
     Attributes:
-        source: as the user named it.
-        folder: the weights on this machine, None behind an endpoint.
-        codec: its tokenizer and chat template.
-        engine: continues its token ids.
+        role: "planner" or "reasoner".
+        source: the model as the user named it.
+        folder: folder of the weights on this machine; None for an endpoint or a Hugging Face id.
+        codec: tokenizer and chat template of the model.
+        engine: continues the model's token ids.
     """
 
     role: ClassVar[str]
@@ -50,99 +51,100 @@ class Player:
 
     @classmethod
     def from_pretrained(
-        cls: type[AnyPlayer],
+        cls: type[AnyModel],
         source: str | Path,
         *,
         tokenizer: str | None = None,
         context: int = MAX_CONTEXT,
         template_kwargs: Mapping[str, Any] | None = None,
         engine_options: Mapping[str, Any] | None = None,
-    ) -> AnyPlayer:
-        """Find a model and read its tokenizer.
+    ) -> AnyModel:
+        """Finds a model and reads its tokenizer; the weights are loaded at the first generation.
 
         Args:
             source: a Hugging Face folder or id; a name below ``$RSIM_HOME/models``; a checkpoint ``global_step_N``
                 (merged once, into a folder below ``$RSIM_HOME/exported``); or the URL of a server with
                 ``/v1/completions``.
-            tokenizer: of an endpoint that does not say which model it serves, or says a name that cannot be found here.
+            tokenizer: tokenizer of an endpoint that does not name its model, or names one that is not found here.
             context: most tokens of prompt and continuation together.
-            template_kwargs: of the chat template, e.g. ``{"enable_thinking": False}``.
-            engine_options: of vLLM's ``AsyncEngineArgs``, e.g. ``{"tensor_parallel_size": 4}``.
+            template_kwargs: arguments of the chat template, e.g. ``{"enable_thinking": False}``.
+            engine_options: arguments of vLLM's ``AsyncEngineArgs``, e.g. ``{"tensor_parallel_size": 4}``.
 
         Raises:
-            ConfigError: no such model, or one without tokenizer or chat template.
-            EngineError: the endpoint cannot be reached, or cannot continue token ids exactly.
+            ConfigError: there is no such model, or it has no tokenizer or chat template.
+            EngineError: the endpoint cannot be reached, or does not continue token ids exactly.
         """
         source = str(source)
-        engine: Engine
         if is_url(source):
-            engine = http = HttpEngine(source)
-            folder, home_of_codec = None, tokenizer or http.model.root or http.model.id
-            known = http.context
-        else:
-            folder = resolve(source, cls.role)
-            home_of_codec = str(folder or source)
-        codec, known_locally = load_codec(home_of_codec, cls.role, is_url(source), template_kwargs)
-        if is_url(source):
+            http = HttpEngine(source)
+            tokenizer_source = tokenizer or http.model.root or http.model.id
+            codec, model_context = load_codec(tokenizer_source, cls.role, True, template_kwargs)
             http.check(codec, labels=cls is Planner)
-            http.context = min(context, known or known_locally or context)
-        else:
-            engine = VllmEngine(home_of_codec, min(context, known_locally or context), options=engine_options)
+            http.context = min(context, http.context or model_context or context)
+            return cls(source, None, codec, http)
+        folder = find_model_folder(source, cls.role)
+        model = str(folder or source)
+        codec, model_context = load_codec(model, cls.role, False, template_kwargs)
+        engine = VllmEngine(model, min(context, model_context or context), options=engine_options)
         return cls(source, folder, codec, engine)
 
     def sampler(self, sampling: Sampling, seed: str | None = None) -> EngineSampler:
-        """The dialogue's ``Generate`` for one episode."""
+        """Returns the dialogue's ``Generate`` of this model for one episode."""
         return EngineSampler(self.engine, sampling, seed)
 
     async def close(self) -> None:
-        """Free the model's memory."""
+        """Frees the model's memory."""
         await self.engine.close()
 
 
-class Planner(Player):
-    """Chooses strategies."""
+class Planner(LanguageModel):
+    """Holds a model that chooses strategies."""
 
     role = "planner"
 
 
-class Reasoner(Player):
-    """Writes steps and answers."""
+class Reasoner(LanguageModel):
+    """Holds a model that writes steps and answers."""
 
     role = "reasoner"
 
 
-def resolve(source: str, role: str) -> Path | None:
-    """The folder of a model that lies on this machine; None for a Hugging Face id.
+def find_model_folder(source: str, role: str) -> Path | None:
+    """Returns the folder of a model on this machine, or None if ``source`` is a Hugging Face id.
+
+    Args:
+        source: a folder, a name below ``$RSIM_HOME/models``, a checkpoint, or a Hugging Face id.
+        role: "planner" or "reasoner".
 
     Raises:
-        ConfigError: it looks like a path, and there is no model.
+        ConfigError: ``source`` is a path without a model.
     """
     folder = Path(source).expanduser()
     for place in (folder, home() / "models" / folder):
         if (place / "config.json").is_file():
             return place.absolute()
     if folder.name.startswith("global_step_") or (folder / STATE).is_file():
-        return exported(folder, role)
+        return exported_policy(folder, role)
     if folder.exists() or source.startswith(("/", ".", "~")) or source.count("/") > 1:
         fix = "there is no model here (no config.json); name a Hugging Face folder or id, a global_step_N or a URL"
         raise ConfigError(role, source, fix)
     return None
 
 
-def exported(checkpoint: Path, role: str) -> Path:
-    """A checkpoint's policy as a Hugging Face folder; merged at the first call, found at the next.
+def exported_policy(checkpoint: Path, role: str) -> Path:
+    """Returns a checkpoint's policy as a Hugging Face folder; the first call merges it, later ones find it.
 
     Raises:
-        ConfigError: no complete checkpoint, or the policy was frozen in it.
+        ConfigError: the checkpoint is incomplete, or the role was not trained in it.
         DataError: verl's merger failed.
     """
     saved = read_state(checkpoint)
-    policy = saved.policy_of(role)
+    policy = saved.policy_of(role)  # one policy may play both roles
     if policy not in saved.trained:
         fix = f"this run trained the {' and the '.join(saved.trained)} only; name the {role}'s own model"
         raise ConfigError(role, str(checkpoint), fix)
     state = checkpoint.absolute() / STATE
-    source = f"{state} {state.stat().st_mtime_ns}"
+    source = f"{state} {state.stat().st_mtime_ns}"  # the time tells apart runs that wrote to the same folder
     folder = home() / "exported" / hashlib.sha256(source.encode()).hexdigest()[:16]
 
     def write(target: Path) -> None:
@@ -157,10 +159,19 @@ def exported(checkpoint: Path, role: str) -> Path:
 def load_codec(
     folder: str, role: str, remote: bool, template_kwargs: Mapping[str, Any] | None = None
 ) -> tuple[Codec, int | None]:
-    """A model's codec, as training builds it, and the tokens it takes if its config says so.
+    """Loads a model's codec as training does.
+
+    Args:
+        folder: folder or Hugging Face id of the tokenizer.
+        role: "planner" or "reasoner", for error messages.
+        remote: True if the model is behind an endpoint.
+        template_kwargs: arguments of the chat template.
+
+    Returns:
+        The codec, and the model's context in tokens (None if its config has none).
 
     Raises:
-        ConfigError: the tokenizer cannot be loaded or has no chat template.
+        ConfigError: the tokenizer cannot be loaded, or its chat template is missing or unusable.
     """
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
@@ -186,10 +197,12 @@ def load_codec(
 def _check_template(codec: Codec, key: str, folder: str) -> None:
     probe = "What is 12 + 30?"
     try:
-        shown = codec.render([{"role": "user", "content": probe}])
+        rendered = codec.render([{"role": "user", "content": probe}])
     except (TemplateError, TypeError, ValueError) as error:
-        raise ConfigError(key, folder, f"its chat template fails ({error}); see the option template") from error
-    if probe not in shown:
+        raise ConfigError(
+            key, folder, f"its chat template fails ({error}); set its arguments with the option template"
+        ) from error
+    if probe not in rendered:
         raise ConfigError(key, folder, "its chat template leaves the question out; use an instruction-tuned model")
 
 
@@ -201,19 +214,23 @@ async def play(
     sampling: Sampling | None = None,
     seed: str | None = None,
 ) -> Episode:
-    """One episode, by the same rules as in training; the models are loaded at the first call.
+    """Plays one episode by the same rules as training. The first call loads the models.
+
+    All calls with a model must run in the same event loop.
 
     Args:
         question: the user's message, or a whole chat that ends with one.
-        rules: bounds; the defaults are those of training.
-        sampling: of both models; greedy by default.
+        planner: chooses the strategies.
+        reasoner: writes the steps.
+        rules: bounds of the episode; the defaults are those of training.
+        sampling: sampling parameters of both models; greedy by default.
         seed: makes the samples repeatable.
 
     Returns:
-        The episode: strategies, steps, token ids and why it ended. Use one event loop for all calls of a model.
+        The episode: strategies, steps, token ids, and the reason for which it ended.
 
     Raises:
-        ConfigError: the rules do not fit the models, or the planner has no strategy labels.
+        ConfigError: a context is too short for the rules, or the planner's tokenizer has no single token for a label.
         EngineError: a model failed.
     """
     messages = [{"role": "user", "content": question}] if isinstance(question, str) else question

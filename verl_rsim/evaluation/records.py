@@ -1,6 +1,6 @@
-"""What an evaluation writes: one JSON line for each answer, appended when it is scored, and never rewritten.
+"""Reads and writes the records of an evaluation: one JSON line for each scored answer, appended and never rewritten.
 
-A kill can cut the last line short; the next start cuts it off and plays that answer again.
+A kill can leave an incomplete last line. The next start removes it and plays that answer again.
 """
 
 from __future__ import annotations
@@ -16,30 +16,31 @@ from verl_rsim.utils.errors import DataError
 
 RECORDS = "records.jsonl"
 
-Key = tuple[str, str, int]
+RecordKey = tuple[str, str, int]
+"""Identifies an answer: (condition, question, sample)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One scored answer.
+    """Holds one scored answer.
 
     Attributes:
-        condition: who answered: "planner", or a control (see :mod:`.conditions`).
+        condition: "planner", "base_planner" or a control (see :mod:`.conditions`).
         question: id of the question; the same text and truth have the same id in every dataset.
-        sample: 0 to k - 1.
+        sample: index of the sample, 0 to k - 1.
         correct: 1.0 if the answer is right, else 0.0.
-        reason: the scorer's word for why: "right", "wrong", "no_answer", "timeout" ...
-        answer: what was found as the answer, in one spelling; None if nothing was. What maj@k counts.
-        stop: why the answer ended, a :class:`verl_rsim.core.dialogue.Stop`.
-        strategies: names of the strategies chosen, in order; none where the reasoner was alone.
-        keywords: how often each strategy's key words occur in what the reasoner wrote, in the order of STRATEGIES.
-        planner_tokens: tokens the planner generated; 0 where no model chose.
-        planner_read: the other tokens of the planner's row: prompt and observed steps.
-        reasoner_tokens: tokens the reasoner generated.
-        reasoner_read: the other tokens of its row: prompt and instructions.
-        planner_seconds, reasoner_seconds: of waiting for each model, its queue included.
-        seconds: wall time of the whole answer, without scoring.
-        text: what was scored: instructions and steps.
+        reason: the scorer's reason: "right", "wrong", "no_answer", "timeout" ...
+        answer: the answer in its canonical spelling, which maj@k counts; None if the text states none.
+        stop: reason for which the episode ended, a :class:`verl_rsim.core.episode.Stop`.
+        strategies: names of the chosen strategies, in order; empty if the reasoner played alone.
+        keywords: occurrences of each strategy's key words in the reasoner's text, in the order of STRATEGIES.
+        planner_tokens: tokens that the planner generated; 0 if no model chose.
+        planner_read: other tokens of the planner's row: prompt and observed steps.
+        reasoner_tokens: tokens that the reasoner generated.
+        reasoner_read: other tokens of the reasoner's row: prompt and instructions.
+        planner_seconds, reasoner_seconds: seconds spent waiting for each model, including its queue.
+        seconds: wall time of the episode, without scoring.
+        text: scored text: instructions and steps.
     """
 
     condition: str
@@ -61,8 +62,8 @@ class Record:
     text: str
 
     @property
-    def key(self) -> Key:
-        """What tells answers apart: (condition, question, sample)."""
+    def key(self) -> RecordKey:
+        """Identifier of the answer: (condition, question, sample)."""
         return self.condition, self.question, self.sample
 
 
@@ -70,10 +71,10 @@ _FIELDS = frozenset(field.name for field in dataclasses.fields(Record))
 
 
 def read_records(folder: Path) -> list[Record]:
-    """The answers recorded so far, in the order they came; a line cut short at the end is left out.
+    """Returns the answers recorded so far, in the order of the file, without an incomplete last line.
 
     Raises:
-        DataError: a line that is no record.
+        DataError: a line is not a record of this version.
     """
     path = folder / RECORDS
     if not path.is_file():
@@ -91,16 +92,16 @@ def _parse(path: Path) -> Iterator[Record]:
             lists = {name: tuple(values[name]) for name in ("strategies", "keywords")}
         except (ValueError, TypeError) as error:
             raise DataError(
-                f"{path}:{number}: is no record ({error}); delete the line to play the answer again"
+                f"{path}:{number}: is not a record ({error}); delete the line to play the answer again"
             ) from None
         yield Record(**{**values, **lists})
 
 
 class RecordFile:
-    """The records of a folder, open for appending; what a kill left of a line is cut off first.
+    """Appends records to the file in a folder, after removing an incomplete last line that a kill left.
 
     Attributes:
-        records: read at the start and appended since.
+        records: all records of the file.
     """
 
     def __init__(self, folder: Path):
@@ -111,17 +112,18 @@ class RecordFile:
             os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
         self._file = path.open("a", encoding="utf-8")
 
-    def keys(self) -> set[Key]:
-        """What need not be played again."""
+    def keys(self) -> set[RecordKey]:
+        """Returns the identifiers of all recorded answers."""
         return {record.key for record in self.records}
 
     def append(self, record: Record) -> None:
-        """Add a line; it is in the file, as far as a kill of this process goes, when this returns."""
+        """Adds a record; once this returns, a kill of this process does not lose it."""
         self._file.write(json.dumps(dataclasses.asdict(record), ensure_ascii=False) + "\n")
-        self._file.flush()
+        self._file.flush()  # fsync would take milliseconds an answer and helps in a power cut only
         self.records.append(record)
 
     def close(self) -> None:
+        """Writes the records to disk and closes the file."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()

@@ -1,6 +1,7 @@
-"""Estimates with their uncertainty. The question is the unit: samples of one question are averaged, never pooled.
+"""Estimates accuracies and differences with their uncertainty.
 
-Every random procedure takes a seed and gives the same numbers again.
+The question is the unit: the samples of one question are averaged, never pooled. Every random procedure takes a seed,
+and the same seed gives the same numbers.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import numpy as np
 RESAMPLES = 10_000
 FLIPS = 20_000
 EXACT_FLIPS = 16
-"""Up to so many questions that differ, every assignment of signs is tried."""
+"""Largest number of differing questions for which all sign assignments are enumerated."""
 _BATCH = 1 << 22
+"""Most random numbers held in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over questions with its 95 % confidence interval; nan where it is not defined."""
+    """Holds a mean over questions and its 95 % confidence interval; nan where it is not defined."""
 
     mean: float
     low: float
@@ -30,14 +32,14 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One condition minus another, on the same questions.
+    """Holds the difference in accuracy between two conditions on the same questions.
 
     Attributes:
-        estimate: of the difference in accuracy.
-        p: of the hypothesis that there is none, two-sided.
-        test: "mcnemar" (exact; one sample a question), "sign_flip" (exact) or "sign_flip_sampled".
-        questions: that both answered.
-        wins, losses: questions on which the first is better, and worse.
+        estimate: mean difference and its interval.
+        p: two-sided p-value of the hypothesis that there is no difference.
+        test: "mcnemar" (exact; one sample per question), "sign_flip" (exact) or "sign_flip_sampled".
+        questions: number of questions that both conditions answered.
+        wins, losses: number of questions on which the first condition is better, and worse.
     """
 
     estimate: Estimate
@@ -49,10 +51,12 @@ class Difference:
 
 
 def bootstrap(values: Sequence[float], seed: int, resamples: int = RESAMPLES) -> Estimate:
-    """Mean and percentile bootstrap interval over questions.
+    """Returns the mean and its percentile bootstrap interval over questions.
 
     Args:
-        values: ``(questions,)``; of a single one the interval is nan.
+        values: one value per question, ``(questions,)``; the interval of a single value is nan.
+        seed: seed of the resampling.
+        resamples: number of bootstrap samples.
     """
     data = np.asarray(values, dtype=np.float64)
     if not data.size:
@@ -60,10 +64,10 @@ def bootstrap(values: Sequence[float], seed: int, resamples: int = RESAMPLES) ->
     mean = float(data.mean())
     if data.size == 1:
         return Estimate(mean, math.nan, math.nan)
-    source = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     rows = max(1, _BATCH // data.size)
     means = [
-        data[source.integers(0, data.size, (min(rows, resamples - done), data.size))].mean(axis=1)
+        data[rng.integers(0, data.size, (min(rows, resamples - done), data.size))].mean(axis=1)
         for done in range(0, resamples, rows)
     ]
     low, high = np.quantile(np.concatenate(means), (0.025, 0.975))
@@ -71,45 +75,51 @@ def bootstrap(values: Sequence[float], seed: int, resamples: int = RESAMPLES) ->
 
 
 def mcnemar(wins: int, losses: int) -> float:
-    """Exact two-sided p of McNemar's test: twice that of ``min(wins, losses)`` or fewer heads in fair tosses."""
+    """Returns the exact two-sided p-value of McNemar's test, a binomial test of wins against losses."""
     tosses = wins + losses
     tail = sum(math.comb(tosses, heads) for heads in range(min(wins, losses) + 1))
     return min(1.0, 2 * tail / 2**tosses)
 
 
 def sign_flip(differences: Sequence[float], seed: int, flips: int = FLIPS) -> tuple[float, bool]:
-    """Two-sided p of the paired permutation test on the mean difference.
+    """Returns the two-sided p-value of the paired permutation (sign-flip) test on the mean difference.
 
     Args:
-        differences: ``(questions,)``.
+        differences: one difference per question, ``(questions,)``.
+        seed: seed of the random sign assignments.
+        flips: number of random sign assignments.
 
     Returns:
-        p, and whether every assignment of signs was tried; otherwise ``(hits + 1) / (flips + 1)`` of random ones.
+        The p-value, and True if all sign assignments were enumerated. Otherwise the p-value is
+        ``(hits + 1) / (flips + 1)`` over random ones.
     """
+    # Zeros do not depend on their sign; leaving them out lets more questions be enumerated.
     data = np.asarray([value for value in differences if value != 0], dtype=np.float64)
+    # The tolerance counts assignments whose sum is equal up to rounding as at least as extreme as the observed one.
     observed = abs(data.sum()) * (1 - 1e-9)
     if data.size <= EXACT_FLIPS:
         bits = np.arange(1 << data.size)[:, None] >> np.arange(data.size) & 1
         return float(np.mean(np.abs((1 - 2 * bits) @ data) >= observed)), True
-    source = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     rows, hits = max(1, _BATCH // data.size), 0
     for done in range(0, flips, rows):
-        signs = source.integers(0, 2, (min(rows, flips - done), data.size)) * 2 - 1
+        signs = rng.integers(0, 2, (min(rows, flips - done), data.size)) * 2 - 1
         hits += int(np.sum(np.abs(signs @ data) >= observed))
     return (hits + 1) / (flips + 1), False
 
 
 def paired(first: Mapping[str, Sequence[float]], second: Mapping[str, Sequence[float]], seed: int) -> Difference:
-    """``first`` minus ``second`` on the questions that both hold.
+    """Returns the paired difference ``first`` minus ``second`` on their common questions.
 
     Args:
-        first, second: question to its samples' scores (0 or 1).
+        first, second: scores (0 or 1) of each question's samples, by question.
+        seed: seed of bootstrap and sign flips.
     """
     common = [question for question in first if question in second]
     differences = [float(np.mean(first[question]) - np.mean(second[question])) for question in common]
     wins, losses = sum(value > 0 for value in differences), sum(value < 0 for value in differences)
     estimate = bootstrap(differences, seed)
-    if all(len(scores[question]) == 1 for scores in (first, second) for question in common):
+    if all(len(first[question]) == len(second[question]) == 1 for question in common):
         p, test = mcnemar(wins, losses), "mcnemar"
     else:
         p, exact = sign_flip(differences, seed)
@@ -118,19 +128,23 @@ def paired(first: Mapping[str, Sequence[float]], second: Mapping[str, Sequence[f
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for the number of comparisons (Holm, 1979), in the order given."""
-    adjusted, least = [0.0] * len(p_values), 0.0
+    """Returns p-values corrected for the number of comparisons (Holm, 1979), in the given order."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        least = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = least
+        # A corrected p-value must not be below that of a smaller p-value.
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
     return adjusted
 
 
 def majority(votes: Sequence[str | None], correct: Sequence[float]) -> float:
-    """Whether the answer with the most votes is right; of tied answers, the share that is. Silence is no vote.
+    """Returns 1.0 if the most frequent answer of a question is right, else 0.0 (maj@k).
+
+    If answers are tied, the share of right ones among them is returned; 0.0 if no sample has an answer.
 
     Args:
-        votes, correct: of the samples of one question.
+        votes: answer of each sample in its canonical spelling, None if it states none.
+        correct: score of each sample.
     """
     counts = Counter(vote for vote in votes if vote is not None)
     if not counts:

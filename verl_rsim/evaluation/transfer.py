@@ -1,7 +1,7 @@
-"""``verl-rsim transfer``: runs the cells of a matrix, one after the other, and takes them up again after a kill.
+"""Runs ``verl-rsim transfer``: plays the cells of a matrix one after the other, and resumes after a kill.
 
-A finished cell is found finished, a half-finished one goes on. A cell that fails is noted in ``errors.json`` and the
-others go on; the next start tries it again.
+A finished cell is not played again, an unfinished one continues. If a cell fails, its error goes to ``errors.json`` and
+the other cells are played; the next start tries the failed cell again.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pathlib import Path
 from rich.console import Console
 
 from verl_rsim.core.controls import PLANNER
-from verl_rsim.evaluation.config import ModelConfig, build_table
+from verl_rsim.evaluation.config import ModelConfig, build_condition_player
 from verl_rsim.evaluation.dataset import EvaluationDataset, check_truths, load_questions
 from verl_rsim.evaluation.manifest import open_manifest
-from verl_rsim.evaluation.matrix import Cell, Matrix, cells
-from verl_rsim.evaluation.models import AnyPlayer, Planner, Reasoner
+from verl_rsim.evaluation.matrix import Matrix, MatrixCell, cells
+from verl_rsim.evaluation.models import AnyModel, Planner, Reasoner
 from verl_rsim.evaluation.records import read_records
 from verl_rsim.evaluation.runner import evaluate
 from verl_rsim.reward.scorer import Scorer
@@ -32,14 +32,19 @@ from verl_rsim.utils.errors import RsimError
 ERRORS = "errors.json"
 
 
-async def transfer(matrix: Matrix, folder: Path, console: Console) -> dict[str, str]:
-    """Play what the folder lacks.
+async def run_transfer(matrix: Matrix, folder: Path, console: Console) -> dict[str, str]:
+    """Plays all episodes that the folder lacks.
+
+    Args:
+        matrix: planners, reasoners, datasets and settings.
+        folder: destination of the cells' folders.
+        console: shows the progress.
 
     Returns:
-        The message of each cell that failed, by the cell's path.
+        Error messages of failed cells, by the cell's path.
 
     Raises:
-        ConfigError, DataError: the folder holds something else, or a dataset cannot be used.
+        ConfigError, DataError: the folder holds another evaluation, or a dataset cannot be used.
     """
     scorer = Scorer(matrix.settings.scoring, matrix.settings.fusion_url)
     try:
@@ -47,7 +52,7 @@ async def transfer(matrix: Matrix, folder: Path, console: Console) -> dict[str, 
         for dataset in data.values():
             check_truths(dataset, scorer)
         open_manifest(
-            folder, "transfer", {"draw": dataclasses.asdict(matrix.settings.draw)}, dataclasses.asdict(matrix)
+            folder, "transfer", {"draw": dataclasses.asdict(matrix.settings.sampling)}, dataclasses.asdict(matrix)
         )
         return await _Transfer(matrix, data, scorer, folder, console).run()
     finally:
@@ -55,7 +60,7 @@ async def transfer(matrix: Matrix, folder: Path, console: Console) -> dict[str, 
 
 
 class _Transfer:
-    """One start of a transfer."""
+    """Plays the cells of a matrix, and keeps models and errors of this start."""
 
     def __init__(
         self, matrix: Matrix, data: Mapping[str, EvaluationDataset], scorer: Scorer, folder: Path, console: Console
@@ -65,9 +70,9 @@ class _Transfer:
         self.reasoners = self._load(Reasoner, matrix.reasoners)
         self.planners = self._load(Planner, matrix.planners)
 
-    def _load(self, cls: type[AnyPlayer], models: Mapping[str, ModelConfig]) -> dict[str, AnyPlayer | RsimError]:
-        """Every model's tokenizer, or why there is none: told before the first model takes minutes to load."""
-        loaded: dict[str, AnyPlayer | RsimError] = {}
+    def _load(self, cls: type[AnyModel], models: Mapping[str, ModelConfig]) -> dict[str, AnyModel | RsimError]:
+        """Reads every model's tokenizer; errors are printed before the first weights take minutes to load."""
+        loaded: dict[str, AnyModel | RsimError] = {}
         for name, model in models.items():
             try:
                 loaded[name] = model.load(cls)
@@ -77,13 +82,13 @@ class _Transfer:
         return loaded
 
     async def run(self) -> dict[str, str]:
-        """All cells; models are loaded when a cell needs them and freed after the last one that does."""
+        """Plays all cells; a model is loaded for the first cell that needs it and freed after the last one."""
         plan = cells(self.matrix)
-        missing = {cell: self._missing(cell) for cell in plan}
+        missing = {cell: self._missing_answers(cell) for cell in plan}
         began, played, number = time.monotonic(), 0, 0
-        for reasoner, of_reasoner in itertools.groupby(plan, lambda cell: cell.reasoner):
-            for planner, of_planner in itertools.groupby(of_reasoner, lambda cell: cell.planner):
-                for cell in of_planner:
+        for reasoner, reasoner_cells in itertools.groupby(plan, lambda cell: cell.reasoner):
+            for planner, planner_cells in itertools.groupby(reasoner_cells, lambda cell: cell.planner):
+                for cell in planner_cells:
                     number += 1
                     await self._play(cell, f"cell {number}/{len(plan)} {cell.path}")
                     played += missing.pop(cell)
@@ -94,35 +99,42 @@ class _Transfer:
             await _close(self.reasoners[reasoner])
         return self.errors
 
-    async def _play(self, cell: Cell, title: str) -> None:
+    async def _play(self, cell: MatrixCell, title: str) -> None:
         reasoner, planner = self.reasoners[cell.reasoner], self.planners.get(cell.planner or "")
         try:
-            for player in (reasoner, planner):
-                if isinstance(player, RsimError):
-                    raise player
+            for model in (reasoner, planner):
+                if isinstance(model, RsimError):
+                    raise model
             controls = self.matrix.controls if cell.planner is None else ()
             settings = self.matrix.settings
-            table = build_table(
+            player = build_condition_player(
                 reasoner,  # type: ignore[arg-type]
                 {PLANNER: planner} if planner else {},  # type: ignore[dict-item]
                 controls,
                 settings,
-                engines_at_once=2,
+                engines_at_once=2,  # the reasoner stays loaded from cell to cell and must leave room for a planner
             )
             dataset, folder = self.data[cell.dataset], self.folder / cell.path
             await evaluate(
-                table, dataset, self.scorer, folder, self.console, settings.samples, settings.concurrency, title
+                player,
+                dataset,
+                self.scorer,
+                folder,
+                self.console,
+                samples=settings.samples,
+                concurrency=settings.concurrency,
+                title=title,
             )
-        except Exception as error:  # noqa: BLE001 - hours of other cells must not be lost; it is shown and the exit code tells
+        except Exception as error:  # noqa: BLE001 - other cells took hours and must go on; the error is shown, and the exit code is 1
             message = str(error) if isinstance(error, RsimError) else "".join(traceback.format_exception(error))
             self.errors[cell.path] = message
             self.console.print(f"{title} failed: {message}", style="red", highlight=False, markup=False)
-            for player in (reasoner, planner):
-                await _close(player)  # a dead engine is started again by the next cell
+            for model in (reasoner, planner):
+                await _close(model)  # the next cell starts a dead engine again
         write_atomically(self.folder / ERRORS, json.dumps(self.errors, indent=1))
 
-    def _missing(self, cell: Cell) -> int:
-        """Answers still to be played, as far as the records say."""
+    def _missing_answers(self, cell: MatrixCell) -> int:
+        """Returns the number of answers that the cell's records lack."""
         conditions = 1 if cell.planner else len(self.matrix.controls)
         total = conditions * len(self.data[cell.dataset].questions) * self.matrix.settings.samples
         try:
@@ -131,6 +143,6 @@ class _Transfer:
             return total
 
 
-async def _close(player: Planner | Reasoner | RsimError | None) -> None:
-    if player is not None and not isinstance(player, RsimError):
-        await player.close()
+async def _close(model: Planner | Reasoner | RsimError | None) -> None:
+    if model is not None and not isinstance(model, RsimError):
+        await model.close()

@@ -1,4 +1,4 @@
-"""Shows logged episodes in a terminal, and as plain text where there is none."""
+"""Shows logged episodes in a terminal, or as plain text in a file or a pipe."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from verl_rsim.core.dialogue import Stop
+from verl_rsim.core.episode import Stop
 from verl_rsim.core.episode_record import EpisodeRecord, TurnRecord
 from verl_rsim.core.strategies import STRATEGIES
 from verl_rsim.utils.errors import ConfigError
 
 _STYLES = ("blue", "dark_orange", "red", "cyan", "green", "magenta", "purple", "bright_black", "yellow")
-_STYLE_OF = {strategy.name: style for strategy, style in zip(STRATEGIES, _STYLES, strict=True)}
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_STRATEGY_STYLES = {strategy.name: style for strategy, style in zip(STRATEGIES, _STYLES, strict=True)}
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
-    """Which episodes to show; None and False ask for nothing.
+class EpisodeFilter:
+    """Selects the episodes to show. A field that is None or False selects all.
 
     Attributes:
-        step: of training.
-        wrong: only those whose answer is not right in full.
-        strategy: name of a strategy that was used.
-        stop: why it ended.
-        condition: of an evaluation.
-        search: text in the question, a step or the ground truth, in any case.
+        step: Training step.
+        wrong: Only episodes with answers that are not entirely right.
+        strategy: Name of a strategy that the episode used.
+        stop: Reason for which the episode ended.
+        condition: Control condition of an evaluation.
+        search: Text in the question, a step or the ground truth; upper and lower case are the same.
 
     Raises:
-        ConfigError: there is no such strategy or reason.
+        ConfigError: There is no such strategy or reason.
     """
 
     step: int | None = None
@@ -45,14 +45,14 @@ class Filter:
     search: str | None = None
 
     def __post_init__(self) -> None:
-        choices = {"strategy": [item.name for item in STRATEGIES], "stop": [item.value for item in Stop]}
-        for name, known in choices.items():
+        choices = {"strategy": [strategy.name for strategy in STRATEGIES], "stop": [stop.value for stop in Stop]}
+        for name, allowed in choices.items():
             value = getattr(self, name)
-            if value is not None and value not in known:
-                raise ConfigError(f"--{name}", value, f"choose one of {', '.join(known)}")
+            if value is not None and value not in allowed:
+                raise ConfigError(f"--{name}", value, f"choose one of {', '.join(allowed)}")
 
     def passes(self, record: EpisodeRecord) -> bool:
-        """Whether to show this one."""
+        """Returns True if the filter selects the episode."""
         texts = (record.question, record.truth, *(turn.text for turn in record.turns))
         return (
             (self.step is None or record.step == self.step)
@@ -64,57 +64,66 @@ class Filter:
         )
 
 
-def replay(records: Iterable[EpisodeRecord], wanted: Filter, console: Console) -> int:
-    """Print the episodes that pass.
+def replay(records: Iterable[EpisodeRecord], selection: EpisodeFilter, console: Console) -> int:
+    """Prints the selected episodes.
 
     Returns:
-        How many.
+        The number of printed episodes.
     """
-    shown = 0
-    for record in filter(wanted.passes, records):
-        if shown:
-            console.rule(style="dim") if console.is_terminal else console.print("-" * 80)
-        _show(record, console)
-        shown += 1
-    return shown
+    count = 0
+    for record in filter(selection.passes, records):
+        if count and console.is_terminal:
+            console.rule(style="dim")
+        elif count:
+            console.print("-" * 80)
+        _print_episode(record, console)
+        count += 1
+    return count
 
 
-def _show(record: EpisodeRecord, console: Console) -> None:
+def _print_episode(record: EpisodeRecord, console: Console) -> None:
+    origin = f"{record.kind}, {record.condition}" if record.condition else f"{record.kind} at step {record.step}"
     head = Text.assemble(
-        (f"{record.kind}, {record.condition}" if record.condition else f"{record.kind} at step {record.step}", "bold"),
+        (origin, "bold"),
         f", question {record.question_id}, sample {record.sample}: ",
         ("right", "bold green") if record.right else ("wrong", "bold red"),
     )
     if record.reason and record.reason not in ("right", "wrong"):
         head.append(f" ({record.reason})")
     _print(console, head)
-    _print(console, f"{_rewards(record)}ended by {record.stop}", style="dim")
+    _print(console, f"{_reward_text(record)}ended by {record.stop}", style="dim")
     _print(console, record.question, indent=2)
     for position, turn in enumerate(record.turns, 1):
-        style = _STYLE_OF.get(turn.strategy, "")
+        style = _STRATEGY_STYLES.get(turn.strategy, "")
         name = turn.strategy or "without a strategy"
-        _print(console, Text.assemble((f"{position}. {name}", f"bold {style}"), (f"  {_about(turn)}", "dim")))
+        _print(console, Text.assemble((f"{position}. {name}", f"bold {style}"), (f"  {_turn_details(turn)}", "dim")))
         _print(console, turn.text.strip() or "(nothing)", indent=3)
     _print(console, Text.assemble(("ground truth: ", "dim"), record.truth))
 
 
-def _rewards(record: EpisodeRecord) -> str:
+def _reward_text(record: EpisodeRecord) -> str:
+    """Returns the rewards in words; "" for an evaluation, which has none."""
     if record.planner_reward is None or record.reasoner_reward is None:
         return ""
     parts = ", ".join(f"{name} {value:.2f}" for name, value in record.planner_parts.items() if value)
-    planners = f"planner's reward {record.planner_reward:.2f}{f' ({parts})' if parts else ''}"
-    return f"{planners}, reasoner's {record.reasoner_reward:.2f}, "
+    planner = f"planner's reward {record.planner_reward:.2f}"
+    if parts:
+        planner += f" ({parts})"
+    return f"{planner}, reasoner's {record.reasoner_reward:.2f}, "
 
 
-def _about(turn: TurnRecord) -> str:
-    said = [] if turn.log_prob is None else [f"p = {math.exp(turn.log_prob):.2f}"]
+def _turn_details(turn: TurnRecord) -> str:
+    """Returns the probability of the choice, the step's length and log-prob, and how the step ended."""
+    details = [] if turn.log_prob is None else [f"p = {math.exp(turn.log_prob):.2f}"]
     mean = "" if turn.log_prob_mean is None else f" of mean log-prob {turn.log_prob_mean:.2f}"
-    said += [f"{turn.tokens} tokens{mean}", turn.end, *([] if turn.parsed else ["named no strategy"])]
-    return ", ".join(said)
+    details += [f"{turn.tokens} tokens{mean}", turn.end]
+    if not turn.parsed:
+        details.append("named no strategy")
+    return ", ".join(details)
 
 
 def _print(console: Console, text: str | Text, indent: int = 0, style: str = "") -> None:
-    """Without control characters; wrapped to a terminal's width, elsewhere a line stays a line."""
+    """Prints text without control characters. Lines are wrapped in a terminal only."""
     body = Text(text, style=style) if isinstance(text, str) else text
     body.plain = visible(body.plain)
     if console.is_terminal:
@@ -125,5 +134,5 @@ def _print(console: Console, text: str | Text, indent: int = 0, style: str = "")
 
 
 def visible(text: str) -> str:
-    """The text without control characters, which could rewrite what a terminal shows."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+    """Returns the text without control characters: a model could write some that rewrite what the terminal shows."""
+    return _CONTROL_CHARACTERS.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -1,6 +1,6 @@
-"""What a batch of episodes did, as scalars for verl's loggers. Pure Python.
+"""Computes scalars about a batch of episodes for verl's loggers. Pure Python.
 
-The names are explained in docs/metrics.md, one table for all; a test compares it with what is logged.
+docs/metrics.md explains every name in one table; a test compares the table with what is logged.
 """
 
 from __future__ import annotations
@@ -10,56 +10,63 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, pstdev
 from typing import Any
 
-from verl_rsim.core.dialogue import StepEnd, Stop
+from verl_rsim.core.episode import StepEnd, Stop
 
 ROLES = ("planner", "reasoner")
-SAME_REWARD = 1e-6
-"""Rewards closer than this give a group no advantage worth the name."""
+REWARD_TOLERANCE = 1e-6
+"""Rewards that differ by less count as equal.
+
+verl's GRPO adds 1e-6 to the deviation that it divides by, so such rewards give next to no advantage.
+"""
 
 
 def rollout_metrics(summaries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Metrics of the dialogues: turns, how episodes and steps ended, tokens, time.
+    """Returns metrics of the dialogues: turns, how episodes and steps ended, tokens, time.
 
     Args:
-        summaries: one per episode, as :func:`verl_rsim.training.agent_loop.summary` makes them; at least one.
+        summaries: One per episode, as :func:`verl_rsim.training.rollout_rows.episode_summary` makes them; at least one.
     """
     total = len(summaries)
     stops = Counter(summary["stop"] for summary in summaries)
-    ends = Counter(end for summary in summaries for end in summary["step_ends"])
-    lengths = [length for summary in summaries for length in summary["step_tokens"]]
+    step_ends: Counter[str] = Counter()
+    step_tokens: list[int] = []
+    for summary in summaries:
+        step_ends.update(summary["step_ends"])
+        step_tokens += summary["step_tokens"]
     turn_counts = [len(summary["strategies"]) for summary in summaries]
     turns = max(1, sum(turn_counts))
-    found = {
+    metrics = {
         "rsim/turns": fmean(turn_counts),
         "rsim/turns/min": min(turn_counts),
         "rsim/turns/max": max(turn_counts),
         **{f"rsim/stop/{stop.value}": stops[stop.value] / total for stop in Stop},
-        "rsim/step_tokens": fmean(lengths) if lengths else 0.0,
-        **{f"rsim/step_end/{end.value}": ends[end.value] / turns for end in StepEnd},
+        "rsim/step_tokens": fmean(step_tokens) if step_tokens else 0.0,
+        **{f"rsim/step_end/{end.value}": step_ends[end.value] / turns for end in StepEnd},
         "rsim/truncated": sum(map(_truncated, summaries)) / total,
         "rsim/unparsed": sum(len(summary["unparsed"]) for summary in summaries) / turns,
         "rsim/episodes": total,
         "planner/generated_tokens": sum(summary["choice_tokens"] for summary in summaries),
-        "reasoner/generated_tokens": sum(lengths),
+        "reasoner/generated_tokens": sum(step_tokens),
     }
-    return found | {
-        f"{role}/server_seconds": fmean(summary["seconds"][role] for summary in summaries) for role in ROLES
-    }
+    for role in ROLES:
+        metrics[f"{role}/server_seconds"] = fmean(summary["seconds"][role] for summary in summaries)
+    return metrics
 
 
 def _truncated(summary: Mapping[str, Any]) -> bool:
-    """Whether room or a limit of tokens ended the episode, rather than one of the two models."""
-    cut = summary["step_ends"][-1:] == [StepEnd.LENGTH.value]
-    return cut or summary["stop"] in (Stop.BUDGET.value, Stop.PROMPT_TOO_LONG.value)
+    """Returns True if a token limit, rather than one of the two models, ended the episode."""
+    cut_off = summary["step_ends"][-1:] == [StepEnd.LENGTH.value]
+    return cut_off or summary["stop"] in (Stop.BUDGET.value, Stop.PROMPT_TOO_LONG.value)
 
 
 def reward_metrics(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Metrics of the rewards.
+    """Returns metrics of the rewards.
 
     Args:
-        infos: one ``reward_extra_info`` per episode; at least one.
+        infos: One ``reward_extra_info`` per episode; at least one.
     """
     metrics: dict[str, float] = {"reasoner/acc": fmean(info["acc"] for info in infos)}
+    # These come from this package's reward managers; others may leave them out.
     for key in ("answered", "passed", "scorer_failed", "score_seconds", "score_queue"):
         if all(key in info for info in infos):
             metrics[f"reasoner/{key}"] = fmean(info[key] for info in infos)
@@ -76,17 +83,22 @@ def reward_metrics(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def group_metrics(keys: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Share of questions from which a role learns nothing, since all their episodes have the same reward.
+    """Returns, for each role, the share of questions whose episodes all have the same reward.
+
+    A role learns nothing from such a question, since all its advantages are 0.
 
     Args:
         keys: verl's row keys ``{uid}_{session}_{index}`` of one role's rows; the uid is the question's.
-        infos: the same episodes' ``reward_extra_info``; at least one.
+        infos: ``reward_extra_info`` of the same episodes; at least one.
     """
     questions: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for key, info in zip(keys, infos, strict=True):
-        questions[key.rsplit("_", 2)[0]].append(info)
-    found = {}
+        questions[key.rsplit("_", 2)[0]].append(info)  # from the right: a uid may hold underscores
+    metrics = {}
     for role in ROLES:
-        rewards = [[info[f"{role}_reward"] for info in group] for group in questions.values()]
-        found[f"{role}/zero_groups"] = fmean(max(group) - min(group) < SAME_REWARD for group in rewards)
-    return found
+        zero_groups = []
+        for group in questions.values():
+            rewards = [info[f"{role}_reward"] for info in group]
+            zero_groups.append(max(rewards) - min(rewards) < REWARD_TOLERANCE)
+        metrics[f"{role}/zero_groups"] = fmean(zero_groups)
+    return metrics

@@ -1,4 +1,4 @@
-"""What a run did, on one screen, from the metrics file that verl's file logger wrote."""
+"""Prints a summary of a run from the metrics file that verl's file logger wrote."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from verl_rsim.utils.errors import DataError
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """The logged steps in order, each with its metrics; a last line cut short is left out.
+    """Returns the metrics of each logged step, in the order of the file. Skips incomplete lines.
 
     Raises:
-        DataError: no such file, or nothing in it.
+        DataError: The file does not exist or holds no step.
     """
     if not path.is_file():
         raise DataError(f"{path}: there is no such file; train with trainer.logger=[console,file]")
@@ -27,7 +27,7 @@ def read_metrics(path: Path) -> list[dict]:
     for line in path.read_text().splitlines():
         try:
             record = json.loads(line)
-        except ValueError:
+        except ValueError:  # a job that was killed leaves an incomplete line
             continue
         steps.append({"step": record["step"], **record["data"]})
     if not steps:
@@ -36,7 +36,11 @@ def read_metrics(path: Path) -> list[dict]:
 
 
 def metrics_file(trainer: Any) -> Path:
-    """Where verl's file logger writes (``verl.utils.tracking.FileLogger``); ``trainer``: the configuration's block."""
+    """Returns the path that verl's file logger (``verl.utils.tracking.FileLogger``) writes to.
+
+    Args:
+        trainer: The configuration's block ``trainer``.
+    """
     if path := os.environ.get("VERL_FILE_LOGGER_PATH"):
         return Path(path)
     root = Path(os.environ.get("VERL_FILE_LOGGER_ROOT", ".")).expanduser()
@@ -44,36 +48,42 @@ def metrics_file(trainer: Any) -> Path:
 
 
 def metrics_until(path: Path, last_step: int) -> bytes:
-    """The lines of a metrics file up to a step, that step's included. Nothing for step 0: the run begins anew."""
+    """Returns the lines of a metrics file up to and including a step.
+
+    Returns nothing for step 0, since the run then begins anew and earlier lines are another run's.
+    """
     if not last_step or not path.is_file():
         return b""
-    kept = []
+    lines = []
     for line in path.read_bytes().splitlines(keepends=True):
         try:
             step = json.loads(line)["step"]
-        except ValueError:  # cut short
+        except ValueError:  # an incomplete line
             continue
         if step <= last_step:
-            kept.append(line)
-    return b"".join(kept)
+            lines.append(line)
+    return b"".join(lines)
 
 
 def print_summary(path: Path, console: Console | None = None) -> None:
-    """Print rewards before and after, strategy frequencies, time by phase."""
+    """Prints first and last rewards, the shares of the strategies and the time of each phase."""
     console = console or Console()
     steps = read_metrics(path)
     training = [step for step in steps if "timing_s/step" in step]
     validation = [step for step in steps if "val-reasoner/acc" in step]
     if validation:
-        console.print(_before_after("Validation", validation, "val-", ("reasoner/acc", "planner/reward", "rsim/turns")))
+        console.print(
+            _first_and_last("Validation", validation, "val-", ("reasoner/acc", "planner/reward", "rsim/turns"))
+        )
     if training:
         keys = ("reasoner/acc", "reasoner/reward", "planner/reward", "strategy/entropy", "rsim/turns")
-        console.print(_before_after("Training", training, "", keys))
+        console.print(_first_and_last("Training", training, "", keys))
         console.print(_strategies(training))
         console.print(_timing(training))
 
 
-def _before_after(title: str, steps: list[dict], prefix: str, keys: tuple[str, ...]) -> Table:
+def _first_and_last(title: str, steps: list[dict], prefix: str, keys: tuple[str, ...]) -> Table:
+    """Returns a table that compares the first and the last step."""
     first, last = steps[0], steps[-1]
     table = Table("", f"step {first['step']}", f"step {last['step']}", title=title, title_justify="left")
     for key in keys:
@@ -83,6 +93,7 @@ def _before_after(title: str, steps: list[dict], prefix: str, keys: tuple[str, .
 
 
 def _strategies(steps: list[dict]) -> Table:
+    """Returns a table of each strategy's share in the first and the last step."""
     first, last = steps[0], steps[-1]
     table = Table("strategy", f"step {first['step']}", f"step {last['step']}", title="Shares", title_justify="left")
     for strategy in STRATEGIES:
@@ -92,9 +103,13 @@ def _strategies(steps: list[dict]) -> Table:
 
 
 def _timing(steps: list[dict]) -> Table:
+    """Returns a table of the mean time of each phase."""
     table = Table("phase", "seconds a step", title="Time", title_justify="left")
-    names = dict.fromkeys(key for step in steps for key in step if key.startswith("timing_s/"))
-    for name in names:
-        seconds = [step[name] for step in steps if name in step]
-        table.add_row(name.removeprefix("timing_s/"), f"{fmean(seconds):.2f}")
+    seconds: dict[str, list[float]] = {}
+    for step in steps:
+        for key, value in step.items():
+            if key.startswith("timing_s/"):
+                seconds.setdefault(key.removeprefix("timing_s/"), []).append(value)
+    for phase, values in seconds.items():
+        table.add_row(phase, f"{fmean(values):.2f}")
     return table

@@ -1,7 +1,7 @@
-"""Which strategies a batch used, when, to what end, and whether the reasoner followed them. Pure Python.
+"""Computes metrics of the strategies in a batch: when they are used, with what success, and if steps follow them.
 
-The names are explained in docs/metrics.md. A value that the batch does not define (the win rate of a strategy nobody
-used) is left out, never made up.
+Pure Python. docs/metrics.md explains every name. A metric that the batch does not define, such as the win rate of a
+strategy that no episode used, is left out.
 """
 
 from __future__ import annotations
@@ -19,28 +19,32 @@ NAMES = tuple(strategy.name for strategy in STRATEGIES)
 
 
 def strategy_metrics(summaries: Sequence[Mapping[str, Any]], accuracies: Sequence[float]) -> dict[str, float]:
-    """Metrics of the planner's choices and of the steps written under them.
+    """Returns metrics of the planner's choices and of the steps written under them.
 
     Args:
-        summaries: one per episode, as :func:`verl_rsim.training.agent_loop.summary` makes them; at least one.
-        accuracies: of the same episodes.
+        summaries: One per episode, as :func:`verl_rsim.training.rollout_rows.episode_summary` makes them; at least one.
+        accuracies: Accuracy of each episode.
     """
     paths = [summary["strategies"] for summary in summaries]
-    steps = [
-        step for summary in summaries for step in zip(summary["strategies"], summary["step_keywords"], strict=True)
-    ]
+    steps: list[tuple[int, Sequence[int]]] = []
+    for summary in summaries:
+        steps += zip(summary["strategies"], summary["step_keywords"], strict=True)
     return _frequencies(paths) | _transitions(paths) | _effects(paths, accuracies) | _obedience(steps)
 
 
 def _frequencies(paths: Sequence[Sequence[int]]) -> dict[str, float]:
-    shares = _shares([choice for path in paths for choice in path])
-    found = {f"strategy/{name}": share for name, share in zip(NAMES, shares, strict=True)}
-    found["strategy/entropy"] = sum(share * math.log(1 / share) for share in shares if share)
-    found["strategy/per_episode"] = fmean(len(set(path)) for path in paths)
+    """Returns the share of each strategy, among all turns and at each turn, and the entropy of the shares."""
+    choices: list[int] = []
+    for path in paths:
+        choices += path
+    shares = _shares(choices)
+    metrics = {f"strategy/{name}": share for name, share in zip(NAMES, shares, strict=True)}
+    metrics["strategy/entropy"] = sum(share * math.log(1 / share) for share in shares if share)
+    metrics["strategy/per_episode"] = fmean(len(set(path)) for path in paths)
     for turn in range(max(map(len, paths))):
         shares = _shares([path[turn] for path in paths if len(path) > turn])
-        found |= {f"strategy/{name}/turn/{turn + 1}": share for name, share in zip(NAMES, shares, strict=True)}
-    return found
+        metrics |= {f"strategy/{name}/turn/{turn + 1}": share for name, share in zip(NAMES, shares, strict=True)}
+    return metrics
 
 
 def _shares(choices: Sequence[int]) -> list[float]:
@@ -49,46 +53,62 @@ def _shares(choices: Sequence[int]) -> list[float]:
 
 
 def _transitions(paths: Iterable[Sequence[int]]) -> dict[str, float]:
-    """Counts of the pairs that occurred: 81 names, mostly zero, would bury the rest."""
-    counts = Counter(pair for path in paths for pair in pairwise(path))
+    """Counts pairs of consecutive strategies."""
+    counts: Counter[tuple[int, int]] = Counter()
+    for path in paths:
+        counts.update(pairwise(path))
+    # Pairs that did not occur are left out: most of the 81 would be zero and bury the others in the loggers.
     return {f"transition/{NAMES[a]}/{NAMES[b]}": float(count) for (a, b), count in sorted(counts.items())}
 
 
 def _effects(paths: Sequence[Sequence[int]], accuracies: Sequence[float]) -> dict[str, float]:
-    """Accuracy with each strategy, anywhere and at each turn; at a turn, of the episodes that reached it."""
-    played = list(zip(paths, accuracies, strict=True))
-    found = _effect("", played)
+    """Returns win rates and lifts of the strategies, in any turn and at each turn.
+
+    Those at a turn compare only the episodes that reached it; shorter ones made no choice there.
+    """
+    episodes = list(zip(paths, accuracies, strict=True))
+    metrics = _effect("", episodes)
     for turn in range(max(map(len, paths))):
-        found |= _effect(
-            f"/turn/{turn + 1}", [(path[turn : turn + 1], acc) for path, acc in played if len(path) > turn]
-        )
-    return found
+        at_turn = [(path[turn : turn + 1], accuracy) for path, accuracy in episodes if len(path) > turn]
+        metrics |= _effect(f"/turn/{turn + 1}", at_turn)
+    return metrics
 
 
-def _effect(place: str, played: Sequence[tuple[Sequence[int], float]]) -> dict[str, float]:
-    """Args: played: the strategies that count, and the accuracy, of each episode."""
-    found: dict[str, float] = {}
+def _effect(suffix: str, episodes: Sequence[tuple[Sequence[int], float]]) -> dict[str, float]:
+    """Returns each strategy's win rate (accuracy with it) and lift (that minus the accuracy without it).
+
+    Args:
+        suffix: Part of the metrics' names after the strategy.
+        episodes: Strategies and accuracy of each episode.
+    """
+    metrics: dict[str, float] = {}
     for index, name in enumerate(NAMES):
-        used = [accuracy for path, accuracy in played if index in path]
-        unused = [accuracy for path, accuracy in played if index not in path]
+        used = [accuracy for path, accuracy in episodes if index in path]
+        unused = [accuracy for path, accuracy in episodes if index not in path]
         if used:
-            found[f"strategy/{name}{place}/win_rate"] = fmean(used)
+            metrics[f"strategy/{name}{suffix}/win_rate"] = fmean(used)
         if used and unused:
-            found[f"strategy/{name}{place}/lift"] = fmean(used) - fmean(unused)
-    return found
+            metrics[f"strategy/{name}{suffix}/lift"] = fmean(used) - fmean(unused)
+    return metrics
 
 
 def _obedience(steps: Sequence[tuple[int, Sequence[int]]]) -> dict[str, float]:
-    """Args: steps: of each step, the strategy it was written under and those whose key words stand in its text."""
-    found: dict[str, float] = {}
+    """Returns how much more often a strategy's key words occur in steps written under it than in other steps.
+
+    Args:
+        steps: For each step the strategy it was written under, and the strategies whose key words its text has.
+    """
+    metrics: dict[str, float] = {}
     gains: list[float] = []
     for index, name in enumerate(NAMES):
-        under = [index in shown for strategy, shown in steps if strategy == index]
-        elsewhere = [index in shown for strategy, shown in steps if strategy != index]
+        under = [index in keywords for strategy, keywords in steps if strategy == index]
+        elsewhere = [index in keywords for strategy, keywords in steps if strategy != index]
         if under:
-            found[f"strategy/{name}/keywords"] = fmean(under)
+            metrics[f"strategy/{name}/keywords"] = fmean(under)
         if under and elsewhere:
             gain = fmean(under) - fmean(elsewhere)
-            found[f"strategy/{name}/obedience"] = gain
-            gains += [gain] * len(under)
-    return found | ({"strategy/obedience": fmean(gains)} if gains else {})
+            metrics[f"strategy/{name}/obedience"] = gain
+            gains += [gain] * len(under)  # the overall value is a mean over steps, so frequent strategies weigh more
+    if gains:
+        metrics["strategy/obedience"] = fmean(gains)
+    return metrics

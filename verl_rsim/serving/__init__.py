@@ -1,1 +1,1 @@
-"""``verl-rsim serve``: a planner and a reasoner behind one OpenAI-compatible endpoint, and a page to watch them."""
+"""``verl-rsim serve``: serves a planner and a reasoner behind one OpenAI-compatible endpoint, with a web page."""

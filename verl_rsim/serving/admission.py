@@ -1,4 +1,4 @@
-"""What the server allows, and the gate that keeps it to so many episodes at once."""
+"""Admission control of the server: its limits, the bounded queue of episodes, and the API key."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ from pathlib import Path
 from verl_rsim.serving.errors import ApiError
 from verl_rsim.utils.errors import ConfigError
 
-API_KEY = "RSIM_SERVE_API_KEY"
+API_KEY_VARIABLE = "RSIM_SERVE_API_KEY"
 
 
 @dataclass(frozen=True, slots=True)
 class ServeLimits:
-    """Bounds of the server.
+    """Bounds the work and the size of requests that the server accepts.
 
     Attributes:
         concurrency: episodes played at once.
-        queue: episodes that may wait; beyond that requests are turned away.
-        max_n: answers of one request.
-        max_body: of a request, in bytes.
-        timeout: of a request, its waiting included, in seconds.
-        drain: seconds that requests under way may take once the server is told to stop.
+        queue: episodes that may wait; requests beyond that are rejected with status 429.
+        max_n: answers per request.
+        max_body: bytes of a request's body.
+        timeout: seconds that a request may take, waiting included.
+        drain: seconds that running requests get after the server has received a shutdown signal.
+
+    Raises:
+        ConfigError: a limit is out of range.
     """
 
     concurrency: int = 32
@@ -41,44 +44,57 @@ class ServeLimits:
             if getattr(self, key) < least:
                 raise ConfigError(key, getattr(self, key), f"must be >= {least}")
         for key in ("timeout", "drain"):
+            # Written so that NaN fails, too: every comparison with it is False.
             if not 0 < getattr(self, key) < math.inf:
                 raise ConfigError(key, getattr(self, key), "must be a number of seconds > 0")
         if self.max_n > self.concurrency + self.queue:
             raise ConfigError("max_n", self.max_n, "must be <= concurrency + queue, or it can never be served")
 
 
-class Gate:
-    """Lets ``concurrency`` episodes play and ``queue`` wait."""
+class AdmissionControl:
+    """Admits episodes up to ``concurrency + queue`` and lets ``concurrency`` of them play at once.
+
+    Attributes:
+        capacity: episodes that may play or wait.
+        slots: semaphore that an episode holds while it plays.
+        active: episodes that play or wait now.
+    """
 
     def __init__(self, limits: ServeLimits):
-        self.room = limits.concurrency + limits.queue
-        self.playing = asyncio.Semaphore(limits.concurrency)
-        self.admitted = 0
+        self.capacity = limits.concurrency + limits.queue
+        self.slots = asyncio.Semaphore(limits.concurrency)
+        self.active = 0
 
     @contextmanager
     def admit(self, episodes: int) -> Iterator[None]:
-        """Take in the episodes of a request.
+        """Counts a request's episodes as active until the block ends.
+
+        A request is admitted with all of its episodes or with none: otherwise some would hold slots while the rest of
+        the same request could never start.
 
         Raises:
-            ApiError: 429, there is no room.
+            ApiError: 429, the queue is full.
         """
-        if self.admitted + episodes > self.room:
-            message = f"{self.admitted} episodes are under way or wait, and {self.room} may; try again later."
+        if self.active + episodes > self.capacity:
+            message = f"The queue is full: {self.active} of {self.capacity} episodes are active; try again later."
             raise ApiError(429, message, code="rate_limit_exceeded", headers={"Retry-After": "1"})
-        self.admitted += episodes
+        self.active += episodes
         try:
             yield
         finally:
-            self.admitted -= episodes
+            self.active -= episodes
 
 
 def read_api_key(file: Path | None) -> str | None:
-    """The key clients must send, from a file or from ``RSIM_SERVE_API_KEY``, which is removed: engines need not see it.
+    """Returns the API key that clients must send, or None if none is set.
+
+    The key comes from ``file``, else from ``RSIM_SERVE_API_KEY``.
 
     Raises:
-        ConfigError: the file cannot be read, or the key is empty or holds characters that no header can.
+        ConfigError: the file cannot be read, or the key is empty or contains characters that no header can carry.
     """
-    source, key = API_KEY, os.environ.pop(API_KEY, None)
+    # Removed from the environment in any case: the engines' processes inherit it and do not need the key.
+    source, key = API_KEY_VARIABLE, os.environ.pop(API_KEY_VARIABLE, None)
     if file is not None:
         source = "api_key_file"
         try:

@@ -1,4 +1,4 @@
-"""Errors as OpenAI's clients expect them: a status, and an object with message, type, param and code."""
+"""Errors in OpenAI's format: an HTTP status, and an object with message, type, param and code."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from verl_rsim.utils.errors import EngineBusy, EngineError, EngineTimeout
 
 
 class ApiError(Exception):
-    """A request that is not answered as asked.
+    """Ends a request with an error response.
 
     Args:
-        status: of HTTP.
-        message: for the client; holds nothing that is none of its business.
-        param: the request's field that is wrong.
-        code: OpenAI's, where it has one.
+        status: HTTP status.
+        message: text for the client; must not contain internal details such as hosts or paths.
+        param: name of the wrong request field.
+        code: OpenAI's error code, where it has one.
+        headers: additional response headers.
     """
 
     def __init__(
@@ -35,33 +36,33 @@ class ApiError(Exception):
 
     @property
     def type(self) -> str:
-        """OpenAI's name for this kind of error."""
+        """OpenAI's error type for this status."""
         if self.status == 429:
             return "rate_limit_error"
         return "server_error" if self.status >= 500 else "invalid_request_error"
 
     def body(self) -> dict[str, Any]:
-        """The error object."""
+        """Returns the error object."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
-        """The whole answer."""
+        """Returns the HTTP response."""
         return JSONResponse(self.body(), self.status, self.headers)
 
 
-class ClientGone(Exception):
-    """The client closed the connection before it had its answer."""
+class ClientDisconnected(Exception):
+    """Raised when the client closes the connection before it has its answer."""
 
 
 def internal_error() -> ApiError:
-    """What a client is told of a failure that nobody foresaw."""
+    """Returns the error for an unexpected exception."""
     return ApiError(500, "The server failed; its log says why.", code="internal_error")
 
 
-def of_engine(error: EngineError) -> ApiError:
-    """What a client is told of a model's failure; what exactly failed, and where, is for the log."""
+def engine_api_error(error: EngineError) -> ApiError:
+    """Returns the error for a failed engine, without the engine's own message, which may name hosts and paths."""
     if isinstance(error, EngineBusy):
-        message = "A model's engine turns requests away; try again later."
+        message = "A model's engine rejects requests because it is busy; try again later."
         return ApiError(503, message, code="upstream_busy", headers={"Retry-After": "5"})
     if isinstance(error, EngineTimeout):
         return ApiError(504, "A model's engine did not answer in time.", code="upstream_timeout")

@@ -1,4 +1,4 @@
-"""What a client is told of an episode while it is played."""
+"""Events that an episode sends to its request while it is played."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from verl_rsim.core.strategies import Strategy
 
 STOP_STRING = "stop_string"
-"""Why an episode or a step ended that reached one of the request's stop strings."""
+"""Reason for the end of an episode or a turn that reached one of the request's stop strings."""
 
 
 @dataclass(frozen=True, slots=True)
-class Chose:
-    """The planner chose the strategy of a turn."""
+class StrategyChosen:
+    """Reports that the planner chose the strategy of a turn.
+
+    Attributes:
+        index: position of the answer in its request.
+        turn: position of the turn in the episode, from 0.
+        strategy: the planner's choice.
+    """
 
     index: int
     turn: int
@@ -20,30 +26,35 @@ class Chose:
 
 
 @dataclass(frozen=True, slots=True)
-class Wrote:
-    """The answer grew by ``text``."""
+class TextDelta:
+    """Reports text that was appended to the answer with this index."""
 
     index: int
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """Tokens a model was given and generated."""
+class TokenCounts:
+    """Counts the tokens of one model.
 
-    read: int
-    written: int
+    Attributes:
+        prompt: tokens that the model was given.
+        completion: tokens that the model generated.
+    """
+
+    prompt: int
+    completion: int
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """A turn of a finished episode.
+class TurnSummary:
+    """Summarises a turn of a finished episode.
 
     Attributes:
-        strategy: of the planner.
-        tokens: the reasoner's.
-        end: a :class:`verl_rsim.core.dialogue.StepEnd`, or :data:`STOP_STRING`.
-        choice_ids, injected_ids, step_ids: see :class:`verl_rsim.core.dialogue.Turn`; empty if the step was cut short.
+        strategy: the planner's choice.
+        tokens: tokens that the reasoner generated.
+        end: value of a :class:`verl_rsim.core.episode.StepEnd`, or :data:`STOP_STRING`.
+        choice_ids, injected_ids, step_ids: see :class:`verl_rsim.core.episode.Turn`; empty if the step was cut short.
     """
 
     strategy: Strategy
@@ -56,21 +67,24 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class EpisodeFinished:
-    """An episode ended.
+    """Reports a finished episode.
 
     Attributes:
+        index: position of the answer in its request.
         finish_reason: OpenAI's "stop" or "length".
-        stop: a :class:`verl_rsim.core.dialogue.Stop`, or :data:`STOP_STRING`.
+        stop: value of a :class:`verl_rsim.core.episode.Stop`, or :data:`STOP_STRING`.
         text: the whole answer.
+        turns: all turns, an unfinished one included.
+        planner, reasoner: tokens of each model.
     """
 
     index: int
     finish_reason: str
     stop: str
     text: str
-    steps: tuple[Step, ...]
-    planner: Counts
-    reasoner: Counts
+    turns: tuple[TurnSummary, ...]
+    planner: TokenCounts
+    reasoner: TokenCounts
 
 
-Event = Chose | Wrote | EpisodeFinished
+Event = StrategyChosen | TextDelta | EpisodeFinished

@@ -1,4 +1,4 @@
-"""Text that grows token by token, shown only as far as it is certain: no half characters, no half stop strings."""
+"""Streams growing text only as far as it is certain: no partial characters, no part of a stop string."""
 
 from __future__ import annotations
 
@@ -6,44 +6,50 @@ from collections.abc import Sequence
 
 from verl_rsim.core.prompts import Codec
 
-_HALF = "\ufffd"
-"""What bytes of an unfinished character decode to."""
+_REPLACEMENT = "\ufffd"
+"""Character that the bytes of an unfinished character decode to."""
 
 
-class Decoder:
-    """Decodes a step piece by piece; the pieces joined are the step's text.
+class IncrementalDecoder:
+    """Decodes the tokens of a step piece by piece; the joined pieces equal the text of the whole step.
 
-    Each piece is decoded together with the one before, since tokenizers treat the start of a text differently.
+    Each piece is decoded together with the piece before it and the known part is cut off, since tokenizers treat the
+    beginning of a text differently (they drop a leading space, for example).
     """
 
     def __init__(self, codec: Codec):
         self.codec = codec
         self._ids: list[int] = []
-        self._before = self._shown = 0  # where the piece before began, and ended
+        self._prefix_offset = 0  # start of the last returned piece
+        self._read_offset = 0  # end of the last returned piece
 
     def feed(self, ids: Sequence[int]) -> str:
-        """What further tokens add; empty while a character is unfinished."""
+        """Returns the text that further tokens add; empty while a character is unfinished."""
         self._ids += ids
-        text = self._new()
-        if text.endswith(_HALF):
+        text = self._decode_new()
+        if text.endswith(_REPLACEMENT):
             return ""
         if text:
-            self._before, self._shown = self._shown, len(self._ids)
+            self._prefix_offset, self._read_offset = self._read_offset, len(self._ids)
         return text
 
     def flush(self) -> str:
-        """What is still held back."""
-        text = self._new()
-        self._before = self._shown = len(self._ids)
+        """Returns the text that is still held back, partial characters included."""
+        text = self._decode_new()
+        self._prefix_offset = self._read_offset = len(self._ids)
         return text
 
-    def _new(self) -> str:
-        before = self.codec.decode(self._ids[self._before : self._shown])
-        return self.codec.decode(self._ids[self._before :])[len(before) :]
+    def _decode_new(self) -> str:
+        prefix = self.codec.decode(self._ids[self._prefix_offset : self._read_offset])
+        return self.codec.decode(self._ids[self._prefix_offset :])[len(prefix) :]
 
 
-class StopFinder:
-    """Passes text on up to the stop string that is complete first; holds back what could be the beginning of one."""
+class StopStringFilter:
+    """Passes text on up to the first complete stop string, and holds back what could be the beginning of one.
+
+    Attributes:
+        found: True once a stop string was complete.
+    """
 
     def __init__(self, stops: Sequence[str]):
         self.stops = stops
@@ -51,24 +57,34 @@ class StopFinder:
         self._held = ""
 
     def feed(self, text: str) -> str:
-        """What may be shown; empty after a stop string."""
+        """Returns the text that may be shown; empty after a stop string."""
         if self.found:
             return ""
         text = self._held + text
-        places = [(place + len(stop), place) for stop in self.stops if (place := text.find(stop)) >= 0]
-        if places:
+        # The stop string that is complete first counts, as if the text had come character by character. Where two end
+        # at the same place, the smaller start wins, which is the longer one.
+        matches = []
+        for stop in self.stops:
+            start = text.find(stop)
+            if start >= 0:
+                matches.append((start + len(stop), start))
+        if matches:
             self.found, self._held = True, ""
-            return text[: min(places)[1]]
-        keep = max((_overlap(text, stop) for stop in self.stops), default=0)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
+            _, start = min(matches)
+            return text[:start]
+        held = max((_overlap(text, stop) for stop in self.stops), default=0)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held]
 
     def flush(self) -> str:
-        """What was held back and turned out to be no stop string."""
+        """Returns the text that was held back and turned out to be no stop string."""
         text, self._held = self._held, ""
         return text
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Characters at the end of ``text`` that begin ``stop``."""
-    return next((k for k in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:k])), 0)
+    """Returns the number of characters at the end of ``text`` that are the beginning of ``stop``."""
+    for length in range(min(len(stop) - 1, len(text)), 0, -1):
+        if text.endswith(stop[:length]):
+            return length
+    return 0

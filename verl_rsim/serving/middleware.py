@@ -1,4 +1,4 @@
-"""What every request passes before it is routed: the access log, and the checks of host and key."""
+"""Middleware that every request passes before it is routed: access log, host check and API key check."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from verl_rsim.serving.errors import ApiError, internal_error
 from verl_rsim.serving.metrics import Metrics
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-OPEN = frozenset({"/", "/health", "/page.css", "/page.js", "/report.css"})
-"""Paths that need no key: they hold nothing that does."""
+PUBLIC_PATHS = frozenset({"/", "/health", "/page.css", "/page.js", "/report.css"})
+"""Paths that need no API key: their content is the same for everybody."""
 
 _log = logging.getLogger(__name__)
 
 
 class AccessLog:
-    """Gives each request an id and logs one line for it: no header, no query, no body."""
+    """Gives each request an id and logs one line for it, without headers, query or body."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics):
         self.app, self.metrics = app, metrics
@@ -31,13 +31,15 @@ class AccessLog:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        began, status, started, request_id = time.monotonic(), 500, False, f"req-{uuid4().hex[:16]}"
+        start = time.monotonic()
+        status, headers_sent = 500, False
+        request_id = f"req-{uuid4().hex[:16]}"
         scope.setdefault("state", {})["request_id"] = request_id
 
-        async def send_on(message: Message) -> None:
-            nonlocal status, started
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status, headers_sent
             if message["type"] == "http.response.start":
-                status, started = message["status"], True
+                status, headers_sent = message["status"], True
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 headers["x-content-type-options"] = "nosniff"
@@ -45,25 +47,28 @@ class AccessLog:
             await send(message)
 
         try:
-            await self.app(scope, receive, send_on)
+            await self.app(scope, receive, send_with_headers)
         except Exception:
             _log.exception("%s failed", request_id)
-            if started:
+            # A status cannot be sent twice: in the middle of a response only closing the connection is left.
+            if headers_sent:
                 raise
-            await internal_error().response()(scope, receive, send_on)
+            await internal_error().response()(scope, receive, send_with_headers)
         finally:
             route = getattr(scope.get("route"), "path", "unknown")
             self.metrics.requests.labels(route, status).inc()
-            spent = (time.monotonic() - began) * 1000
-            _log.info("%s %r %d %.0f ms %s", scope["method"], scope["path"][:100], status, spent, request_id)
+            milliseconds = (time.monotonic() - start) * 1000
+            _log.info("%s %r %d %.0f ms %s", scope["method"], scope["path"][:100], status, milliseconds, request_id)
 
 
 class AccessControl:
-    """Turns away requests without the key, and those a web page elsewhere sends under a name of its own.
+    """Rejects requests without the API key, and requests that address the server by a foreign host name.
+
+    The host check stops DNS rebinding: a web page whose own domain resolves to this machine sends that domain as host.
 
     Args:
-        key: that clients must send as bearer token; None: no key.
-        hosts: names this server goes by; None: any.
+        key: API key that clients must send as bearer token; None: no key is needed.
+        hosts: host names that are accepted; None: all.
     """
 
     def __init__(self, app: ASGIApp, key: str | None, hosts: Collection[str] | None):
@@ -71,17 +76,20 @@ class AccessControl:
         self._key = None if key is None else key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (error := self._error(Headers(scope=scope), scope["path"])):
-            return await error.response()(scope, receive, send)
+        if scope["type"] == "http":
+            error = self._check(Headers(scope=scope), scope["path"])
+            if error:
+                return await error.response()(scope, receive, send)
         return await self.app(scope, receive, send)
 
-    def _error(self, headers: Headers, path: str) -> ApiError | None:
+    def _check(self, headers: Headers, path: str) -> ApiError | None:
         if self.hosts is not None and _host(headers.get("host", "")) not in self.hosts:
-            message = "This server listens on the loopback interface and goes by localhost only."
+            message = "This server listens on the loopback interface and accepts requests for localhost only."
             return ApiError(400, message, code="invalid_host")
-        if self._key is None or path in OPEN:
+        if self._key is None or path in PUBLIC_PATHS:
             return None
         scheme, _, key = headers.get("authorization", "").partition(" ")
+        # Constant-time comparison: the time of an answer must not reveal how much of a key is right.
         if scheme.lower() == "bearer" and hmac.compare_digest(key.strip().encode(), self._key):
             return None
         message = "Missing or wrong API key: send it as 'Authorization: Bearer KEY'."
@@ -89,6 +97,7 @@ class AccessControl:
 
 
 def _host(header: str) -> str:
+    """Returns the host name of a ``Host`` header without its port; empty if the header cannot be parsed."""
     try:
         return urlsplit(f"//{header}").hostname or ""
     except ValueError:

@@ -1,26 +1,26 @@
-// Asks the server and shows each step as it comes. Text of a model is only ever set as text, never as markup.
+// Sends the question to the server and shows each step as it arrives. A model's text is set as text only, never as markup.
 "use strict";
 
 const $ = (id) => document.getElementById(id);
-const menu = new Map([...document.querySelectorAll("#menu li")].map((item, i) => [item.dataset.strategy,
+const strategies = new Map([...document.querySelectorAll("#menu li")].map((item, i) => [item.dataset.strategy,
   { tone: `s${i}`, title: item.querySelector("b").textContent, instruction: item.dataset.instruction }]));
-let running = null; // the AbortController of the request under way
+let running = null; // the AbortController of the current request
 
 function element(name, className, text) {
-  const made = document.createElement(name);
-  made.className = className;
-  made.textContent = text;
-  return made;
+  const node = document.createElement(name);
+  node.className = className;
+  node.textContent = text;
+  return node;
 }
 
-function say(text, wrong = false) {
+function showStatus(text, wrong = false) {
   $("status").textContent = text;
   $("status").className = wrong ? "wrong" : "";
 }
 
-function begin(strategy) {
-  finish();
-  const known = menu.get(strategy);
+function beginTurn(strategy) {
+  finishTurn();
+  const known = strategies.get(strategy);
   const turn = element("li", `turn ${known.tone}`, "");
   const head = element("div", "head", "");
   const title = element("b", "", `${$("turns").children.length + 1}. ${known.title}`);
@@ -28,10 +28,10 @@ function begin(strategy) {
   turn.append(head, element("p", "", ""));
   turn.setAttribute("aria-busy", "true");
   $("turns").append(turn);
-  say(`Step ${$("turns").children.length}: ${known.title}`);
+  showStatus(`Step ${$("turns").children.length}: ${known.title}`);
 }
 
-function finish() {
+function finishTurn() {
   const turn = $("turns").lastElementChild;
   if (!turn) return;
   turn.removeAttribute("aria-busy");
@@ -39,12 +39,12 @@ function finish() {
   shown.textContent = shown.textContent.trimEnd();
 }
 
-function write(text) {
+function appendText(text) {
   const shown = $("turns").lastElementChild.querySelector("p");
   shown.textContent = (shown.textContent + text).trimStart();
 }
 
-// The chunks of a stream of server-sent events.
+// Yields the chunks of a stream of server-sent events.
 async function* chunks(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
@@ -85,13 +85,13 @@ async function ask(signal) {
   for await (const chunk of chunks(response)) {
     usage = chunk.usage ?? usage;
     for (const choice of chunk.choices) {
-      if (choice.rsim?.strategy) begin(choice.rsim.strategy);
-      if (choice.delta.content) write(choice.delta.content);
+      if (choice.rsim?.strategy) beginTurn(choice.rsim.strategy);
+      if (choice.delta.content) appendText(choice.delta.content);
       stop = choice.rsim?.stop ?? stop;
     }
   }
   const { planner, reasoner } = usage.rsim;
-  say(`Ended by ${stop.replaceAll("_", " ")}. The reasoner wrote ${reasoner.completion_tokens} tokens, ` +
+  showStatus(`Ended by ${stop.replaceAll("_", " ")}. The reasoner wrote ${reasoner.completion_tokens} tokens, ` +
     `the planner ${planner.completion_tokens}.`);
 }
 
@@ -102,13 +102,13 @@ $("ask").addEventListener("submit", async (event) => {
   $("turns").replaceChildren();
   $("send").disabled = true;
   $("stop").disabled = false;
-  say("Waiting for the planner …");
+  showStatus("Waiting for the planner …");
   try {
     await ask(running.signal);
   } catch (error) {
-    say(error.name === "AbortError" ? "Stopped." : error.message, error.name !== "AbortError");
+    showStatus(error.name === "AbortError" ? "Stopped." : error.message, error.name !== "AbortError");
   }
-  finish();
+  finishTurn();
   running = null;
   $("send").disabled = false;
   $("stop").disabled = true;

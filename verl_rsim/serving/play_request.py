@@ -1,4 +1,4 @@
-"""The episodes of one request, as events in the order they happen."""
+"""Plays the episodes of one request and merges their events into one stream."""
 
 from __future__ import annotations
 
@@ -6,87 +6,105 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 
-from verl_rsim.core.dialogue import Episode, StepEnd, Stop
+from verl_rsim.core.episode import Episode, StepEnd, Stop
 from verl_rsim.evaluation.engines.base import Sampling
 from verl_rsim.serving.errors import ApiError
-from verl_rsim.serving.events import STOP_STRING, Chose, Counts, EpisodeFinished, Event, Wrote
+from verl_rsim.serving.events import STOP_STRING, EpisodeFinished, Event, StrategyChosen, TextDelta, TokenCounts
 from verl_rsim.serving.protocol import ChatRequest
-from verl_rsim.serving.response_builder import Answer, StopFound
+from verl_rsim.serving.response_builder import AnswerBuilder, StopStringReached
 from verl_rsim.serving.service import Service
 
 
-async def play_all(service: Service, asked: ChatRequest) -> AsyncGenerator[Event, None]:
-    """Play the request's episodes side by side. Closing the generator ends them.
+async def play_episodes(service: Service, request: ChatRequest) -> AsyncGenerator[Event, None]:
+    """Plays the request's episodes concurrently and yields their events in the order they happen.
+
+    Closing the generator cancels the episodes.
 
     Raises:
-        ApiError: no room, no time left, or a question the models cannot read.
+        ApiError: the queue is full, the request timed out, or the models cannot read the question.
         EngineError: a model failed.
     """
-    began = time.monotonic()
-    news: asyncio.Queue[Event | asyncio.Task[EpisodeFinished] | ApiError] = asyncio.Queue()
-    late = ApiError(504, f"The request took longer than {service.limits.timeout:g} s.", code="timeout")
+    start = time.monotonic()
+    # One queue for events, finished tasks and errors: the timeout and the shutdown wake the same loop as the episodes.
+    queue: asyncio.Queue[Event | asyncio.Task[EpisodeFinished] | ApiError] = asyncio.Queue()
+    timeout_error = ApiError(504, f"The request took longer than {service.limits.timeout:g} s.", code="timeout")
 
-    def settled(task: asyncio.Task[EpisodeFinished]) -> None:
+    def on_done(task: asyncio.Task[EpisodeFinished]) -> None:
         if not task.cancelled():
-            task.exception()  # the first failure is raised; of the others asyncio would complain
-        news.put_nowait(task)
+            task.exception()  # marks it as retrieved: asyncio would log those that follow the first, which is raised
+        queue.put_nowait(task)
 
-    with service.gate.admit(asked.n):
-        tasks = [asyncio.create_task(_play(service, asked, index, news.put_nowait)) for index in range(asked.n)]
+    with service.admission.admit(request.n):
+        tasks = [asyncio.create_task(_play(service, request, index, queue.put_nowait)) for index in range(request.n)]
         for task in tasks:
-            task.add_done_callback(settled)
-        alarm = asyncio.get_running_loop().call_later(service.limits.timeout, news.put_nowait, late)
-        service.ends.add(news.put_nowait)
+            task.add_done_callback(on_done)
+        timer = asyncio.get_running_loop().call_later(service.limits.timeout, queue.put_nowait, timeout_error)
+        service.abort_callbacks.add(queue.put_nowait)
         try:
-            playing, silent = len(tasks), True
-            while playing:
-                event = await news.get()
+            unfinished, text_seen = len(tasks), False
+            while unfinished:
+                event = await queue.get()
                 if isinstance(event, ApiError):
                     raise event
                 if isinstance(event, asyncio.Task):
                     event = event.result()
-                    playing -= 1
-                    service.metrics.finished(event)
-                elif isinstance(event, Chose):
+                    unfinished -= 1
+                    service.metrics.count_episode(event)
+                elif isinstance(event, StrategyChosen):
                     service.metrics.strategies.labels(event.strategy.name).inc()
-                elif isinstance(event, Wrote) and silent and asked.stream:
-                    silent = False
-                    service.metrics.first.observe(time.monotonic() - began)
+                elif isinstance(event, TextDelta) and not text_seen and request.stream:
+                    text_seen = True
+                    service.metrics.first_text_seconds.observe(time.monotonic() - start)
                 yield event
-            service.metrics.whole.observe(time.monotonic() - began)
+            service.metrics.request_seconds.observe(time.monotonic() - start)
         except (GeneratorExit, asyncio.CancelledError):
-            service.metrics.gone.inc()
+            service.metrics.disconnects.inc()
             raise
         finally:
-            alarm.cancel()
-            service.ends.discard(news.put_nowait)
+            timer.cancel()
+            service.abort_callbacks.discard(queue.put_nowait)
             for task in tasks:
                 task.cancel()
 
 
-async def _play(service: Service, asked: ChatRequest, index: int, report: Callable[[Event], None]) -> EpisodeFinished:
-    dialogue, sampling = service.dialogue_for(asked), Sampling(asked.temperature, asked.top_p)
-    seed = None if asked.seed is None else f"{asked.seed}/{index}"
-    answer = Answer(index, dialogue.reasoner, asked.stop, asked.rsim.strategies == "inline", report)
+async def _play(service: Service, request: ChatRequest, index: int, report: Callable[[Event], None]) -> EpisodeFinished:
+    dialogue, sampling = service.dialogue_for(request), Sampling(request.temperature, request.top_p)
+    seed = None if request.seed is None else f"{request.seed}/{index}"
+    answer = AnswerBuilder(
+        index=index,
+        codec=dialogue.reasoner,
+        stops=request.stop,
+        inline=request.rsim.strategies == "inline",
+        report=report,
+    )
     planner, reasoner = service.planner.sampler(sampling, seed), service.reasoner.sampler(sampling, seed)
-    if asked.stream or asked.stop:
-        reasoner.watch = answer.sampled
-    async with service.gate.playing:
+    # Tokens are watched only where they are needed early; without a stream or stop strings finished steps are enough.
+    if request.stream or request.stop:
+        reasoner.on_tokens = answer.add_tokens
+    async with service.admission.slots:
         try:
-            episode = await dialogue.play(asked.chat, planner, reasoner, answer)
-            answer.end()
+            episode = await dialogue.play(request.chat, planner, reasoner, answer)
+            answer.flush()
             stop, reason = episode.stop.value, _finish_reason(episode)
-        except StopFound:
+        except StopStringReached:
             stop, reason = STOP_STRING, "stop"
     if stop == Stop.PROMPT_TOO_LONG.value:
-        raise service.too_long()
-    read, written = reasoner.read, reasoner.tokens + answer.cut
+        raise service.context_length_error()
     return EpisodeFinished(
-        index, reason, stop, answer.text, answer.steps(), Counts(planner.read, planner.tokens), Counts(read, written)
+        index=index,
+        finish_reason=reason,
+        stop=stop,
+        text=answer.text,
+        turns=answer.turns(),
+        planner=TokenCounts(planner.read, planner.tokens),
+        reasoner=TokenCounts(reasoner.read, reasoner.tokens + answer.unfinished_tokens),
     )
 
 
 def _finish_reason(episode: Episode) -> str:
-    """OpenAI's word for why the answer ends: "length" wherever a bound of tokens or turns cut it."""
-    cut = episode.stop in (Stop.MAX_TURNS, Stop.BUDGET)
-    return "length" if cut or (episode.turns and episode.turns[-1].step_end is StepEnd.LENGTH) else "stop"
+    """Returns OpenAI's finish reason: "length" if a limit of tokens or turns cut the answer, else "stop"."""
+    if episode.stop in (Stop.MAX_TURNS, Stop.BUDGET):
+        return "length"
+    if episode.turns and episode.turns[-1].step_end is StepEnd.LENGTH:
+        return "length"
+    return "stop"

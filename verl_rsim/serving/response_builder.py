@@ -1,29 +1,34 @@
-"""The answer a client sees, put together while the dialogue plays."""
+"""Builds the answer that a client sees while the dialogue plays."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from verl_rsim.core.dialogue import Observer, StepEnd, Turn
+from verl_rsim.core.episode import Observer, StepEnd, Turn
 from verl_rsim.core.prompts import Codec
 from verl_rsim.core.strategies import STRATEGIES
-from verl_rsim.serving.events import STOP_STRING, Chose, Event, Step, Wrote
-from verl_rsim.serving.incremental_text import Decoder, StopFinder
+from verl_rsim.serving.events import STOP_STRING, Event, StrategyChosen, TextDelta, TurnSummary
+from verl_rsim.serving.incremental_text import IncrementalDecoder, StopStringFilter
 
 
-class StopFound(Exception):
-    """The answer reached a stop string; raised through the dialogue, it ends the episode."""
+class StopStringReached(Exception):
+    """Raised through the dialogue when the answer reaches a stop string; it ends the episode."""
 
 
-class Answer(Observer):
-    """The reasoner's own steps as one text; a step that was cut off is set apart by a blank line, as in its row.
+class AnswerBuilder(Observer):
+    """Joins the reasoner's steps into one text and reports each change as an event.
+
+    A step after one that was cut off begins with a blank line, as in the reasoner's row.
 
     Args:
-        index: of the answer in its request.
-        codec: the reasoner's.
+        index: position of the answer in its request.
+        codec: the reasoner's codec.
         stops: strings at which the answer ends.
         inline: put each step's strategy before it.
-        report: is told everything as it happens.
+        report: receives every event as it happens.
+
+    Attributes:
+        text: the answer so far.
     """
 
     def __init__(self, index: int, codec: Codec, stops: Sequence[str], inline: bool, report: Callable[[Event], None]):
@@ -31,63 +36,65 @@ class Answer(Observer):
         self.text = ""
         self._strategies: list[int] = []
         self._turns: list[Turn] = []
-        self._stops = StopFinder(stops)
-        self._decoder = Decoder(codec)
-        self._lead = ""
-        self._seen = 0
+        self._stop_filter = StopStringFilter(stops)
+        self._decoder = IncrementalDecoder(codec)
+        self._separator = ""
+        self._streamed = 0  # tokens of the current step that were decoded already
 
     def chose(self, strategy: int) -> None:
         last = self._turns[-1].step_end if self._turns else None
-        self._lead = "" if last in (None, StepEnd.DELIMITER) else "\n\n"
+        # Only a delimiter separates two steps by itself.
+        self._separator = "" if last in (None, StepEnd.DELIMITER) else "\n\n"
         if self.inline:
-            self._lead += f"[{STRATEGIES[strategy].title}]\n"
-        self._report(Chose(self.index, len(self._strategies), STRATEGIES[strategy]))
+            self._separator += f"[{STRATEGIES[strategy].title}]\n"
+        self._report(StrategyChosen(self.index, len(self._strategies), STRATEGIES[strategy]))
         self._strategies.append(strategy)
-        self._decoder, self._seen = Decoder(self.codec), 0
+        self._decoder, self._streamed = IncrementalDecoder(self.codec), 0
 
-    def sampled(self, ids: Sequence[int]) -> None:
-        """Tokens of the step under way, from an engine that tells."""
-        self._seen += len(ids)
-        self._show(self._decoder.feed(ids))
+    def add_tokens(self, ids: Sequence[int]) -> None:
+        """Appends tokens of the current step, as an engine streams them."""
+        self._streamed += len(ids)
+        self._append(self._decoder.feed(ids))
 
     def wrote(self, turn: Turn) -> None:
         self._turns.append(turn)
-        self._show(self._decoder.feed(turn.step.token_ids[self._seen :]) + self._decoder.flush())
+        self._append(self._decoder.feed(turn.step.token_ids[self._streamed :]) + self._decoder.flush())
 
-    def end(self) -> None:
-        """Show what was held back."""
-        self._add(self._stops.flush())
+    def flush(self) -> None:
+        """Shows the text that was held back as a possible stop string."""
+        self._show(self._stop_filter.flush())
 
     @property
-    def cut(self) -> int:
-        """Tokens of the step that a stop string cut short."""
-        return self._seen if len(self._strategies) > len(self._turns) else 0
+    def unfinished_tokens(self) -> int:
+        """Tokens of the step that a stop string cut short; 0 if no step was."""
+        return self._streamed if len(self._strategies) > len(self._turns) else 0
 
-    def steps(self) -> tuple[Step, ...]:
-        """All turns so far."""
-        done = [
-            Step(
-                STRATEGIES[turn.strategy],
-                len(turn.step.token_ids),
-                turn.step_end.value,
-                turn.choice.token_ids,
-                turn.injected_ids,
-                turn.step.token_ids,
+    def turns(self) -> tuple[TurnSummary, ...]:
+        """Returns all turns so far, one that a stop string cut short included."""
+        summaries = [
+            TurnSummary(
+                strategy=STRATEGIES[turn.strategy],
+                tokens=len(turn.step.token_ids),
+                end=turn.step_end.value,
+                choice_ids=turn.choice.token_ids,
+                injected_ids=turn.injected_ids,
+                step_ids=turn.step.token_ids,
             )
             for turn in self._turns
         ]
-        unfinished = self._strategies[len(done) :]
-        return (*done, *(Step(STRATEGIES[strategy], self.cut, STOP_STRING) for strategy in unfinished))
+        for strategy in self._strategies[len(self._turns) :]:
+            summaries.append(TurnSummary(STRATEGIES[strategy], self.unfinished_tokens, STOP_STRING))
+        return tuple(summaries)
 
-    def _show(self, text: str) -> None:
+    def _append(self, text: str) -> None:
         if not text:
             return
-        lead, self._lead = self._lead, ""
-        self._add(self._stops.feed(lead + text))
-        if self._stops.found:
-            raise StopFound
+        separator, self._separator = self._separator, ""
+        self._show(self._stop_filter.feed(separator + text))
+        if self._stop_filter.found:
+            raise StopStringReached
 
-    def _add(self, text: str) -> None:
+    def _show(self, text: str) -> None:
         if text:
             self.text += text
-            self._report(Wrote(self.index, text))
+            self._report(TextDelta(self.index, text))

@@ -1,4 +1,4 @@
-"""Running the server: take the port, load the models, serve until told to stop."""
+"""Runs the server: binds the port, loads the models, and serves until a shutdown signal."""
 
 from __future__ import annotations
 
@@ -12,47 +12,50 @@ from collections.abc import Collection
 import uvicorn
 from rich.console import Console
 
-from verl_rsim.serving.app import SLACK, create_app
+from verl_rsim.serving.app import FLUSH_SECONDS, create_app
 from verl_rsim.serving.middleware import LOOPBACK
 from verl_rsim.serving.service import Service
 from verl_rsim.utils.errors import ConfigError
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket on this address, not listening yet; port 0 takes any free one.
+    """Returns a socket that is bound to this address and not listening yet; port 0 takes any free one.
 
     Raises:
-        ConfigError: the name or port cannot be had.
+        ConfigError: the host name is no address of this machine, or the port is in use.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, OverflowError) as error:
         raise ConfigError("host", host, f"is no address of this machine ({error})") from error
-    taken = socket.socket(family, kind, protocol)
-    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound = socket.socket(family, kind, protocol)
+    # Lets a restarted server bind at once, while connections of the one before it are still in TIME_WAIT.
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        taken.bind(address)
+        bound.bind(address)
     except (OSError, OverflowError) as error:
-        taken.close()
-        raise ConfigError("port", port, f"cannot be taken on {host} ({error}); choose another, or 0 for any") from error
-    return taken
+        bound.close()
+        fix = f"cannot be used on {host} ({error}); choose another, or 0 for any free one"
+        raise ConfigError("port", port, fix) from error
+    return bound
 
 
-def run(service: Service, taken: socket.socket, key: str | None, console: Console) -> None:
-    """Load the models and serve; returns after SIGINT or SIGTERM, with the models' memory freed.
+def run(service: Service, listener: socket.socket, key: str | None, console: Console) -> None:
+    """Loads the models and serves until SIGINT or SIGTERM, then frees the models' memory.
 
     Raises:
         EngineError: a model cannot be loaded.
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("verl_rsim.serving").setLevel(logging.INFO)
-    asyncio.run(_run(service, taken, key, console))
+    asyncio.run(_run(service, listener, key, console))
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which ends what is under way ``drain`` seconds after it was told to stop.
+    """Extends uvicorn's server: aborts the running requests ``drain`` seconds after a shutdown signal.
 
     Args:
+        service: started models and their limits.
         key, hosts: see :class:`verl_rsim.serving.middleware.AccessControl`.
     """
 
@@ -65,29 +68,31 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 lifespan="on",
-                timeout_graceful_shutdown=math.ceil(service.limits.drain) + SLACK,
+                # Longer than drain: aborted requests must still be able to send their error.
+                timeout_graceful_shutdown=math.ceil(service.limits.drain) + FLUSH_SECONDS,
             )
         )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, answer what is under way, close."""
-        alarm = asyncio.get_running_loop().call_later(self.service.limits.drain, self.service.end_all)
+        """Stops listening, finishes or aborts the running requests, and closes."""
+        timer = asyncio.get_running_loop().call_later(self.service.limits.drain, self.service.abort_requests)
         try:
             await super().shutdown(sockets)
         finally:
-            alarm.cancel()
+            timer.cancel()
 
 
-async def _run(service: Service, taken: socket.socket, key: str | None, console: Console) -> None:
-    host, port = taken.getsockname()[:2]
+async def _run(service: Service, listener: socket.socket, key: str | None, console: Console) -> None:
+    host, port = listener.getsockname()[:2]
     hosts = LOOPBACK | {host} if ipaddress.ip_address(host).is_loopback else None
     try:
         console.print("Loading the models", highlight=False)
         await service.start()
-        where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        console.print(f"Serving {service.name!r} at {where} (page) and {where}/v1 (OpenAI's API)", highlight=False)
+        url_host = f"[{host}]" if ":" in host else host
+        url = f"http://{url_host}:{port}"
+        console.print(f"Serving {service.name!r} at {url} (page) and {url}/v1 (OpenAI's API)", highlight=False)
         if key is None and hosts is None:
             console.print("Anyone who reaches this address may use it: set RSIM_SERVE_API_KEY", style="yellow")
-        await Server(service, key, hosts).serve(sockets=[taken])
+        await Server(service, key, hosts).serve(sockets=[listener])
     finally:
         await service.close()

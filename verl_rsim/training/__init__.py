@@ -1,0 +1,1 @@
+"""The verl job: trainer, policies, agent loop, engines, advantages."""

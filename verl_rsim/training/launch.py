@@ -1,4 +1,4 @@
-"""Commands that do a job's work in processes of their own, and end with the process that started them."""
+"""Runs commands in processes of their own that die with the process that started them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from verl_rsim.config.recipes import locate
 from verl_rsim.utils.artifact_folders import HOME, home
 
-_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
 def train_command(recipe: str, overrides: Sequence[str]) -> list[str]:
-    """Training by a recipe, through verl's entry point.
+    """Returns the command that trains a recipe through verl's entry point.
 
     Raises:
         ConfigError: there is no such recipe.
@@ -27,31 +27,37 @@ def train_command(recipe: str, overrides: Sequence[str]) -> list[str]:
     return [*command, "--config-path", folder, "--config-name", name, *overrides]
 
 
-def own_command(*arguments: str) -> list[str]:
-    """A command of verl-rsim, in a process of its own."""
+def cli_command(*arguments: str) -> list[str]:
+    """Returns a command of the verl-rsim CLI, to be run in a process of its own."""
     return [sys.executable, "-m", "verl_rsim", *arguments]
 
 
 def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
-    """Run a command to its end; a kill of this process kills it too, which Ray's processes notice (Linux only).
+    """Runs a command to its end. On Linux, the command is killed if this process is killed.
+
+    Ray's processes end when the job's driver does, so that a killed command leaves no job behind.
 
     Args:
-        environment: added to this process's, and to where home and metrics are.
+        environment: variables added to those of this process and to the folders of home and metrics.
 
     Returns:
-        Its exit status.
+        The exit status of the command.
     """
-    told = {"VERL_FILE_LOGGER_ROOT": str(home() / "metrics"), **os.environ, HOME: str(home()), **(environment or {})}
-    return subprocess.call(command, env=told, preexec_fn=_tie() if platform.system() == "Linux" else None)
+    defaults = {"VERL_FILE_LOGGER_ROOT": str(home() / "metrics")}
+    env = {**defaults, **os.environ, HOME: str(home()), **(environment or {})}
+    preexec = _die_with_parent() if platform.system() == "Linux" else None
+    return subprocess.call(command, env=env, preexec_fn=preexec)
 
 
-def _tie():
-    """What the child does first: asks the kernel to be killed with its parent."""
+def _die_with_parent() -> Callable[[], None]:
+    """Returns the function that makes the child, before it runs the command, ask to be killed with its parent."""
+    # Loaded here, before the fork: between fork and exec a lock held by another thread would never be released.
     libc, parent = ctypes.CDLL(None), os.getpid()
 
-    def ask() -> None:
+    def request_death_signal() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the call
+        # The kernel sends no signal for a parent that died before the request.
+        if os.getppid() != parent:
             os._exit(1)
 
-    return ask
+    return request_death_signal

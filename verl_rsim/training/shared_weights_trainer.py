@@ -1,8 +1,8 @@
-"""``rsim.shared_weights``: one policy plays both roles. One set of servers, one training worker, one optimizer.
+"""Trains one policy in both roles (``rsim.shared_weights``): one set of servers, one training worker, one optimizer.
 
 Both roles' rows are learned in one update. Advantages are estimated role by role and scaled so that the update's loss
-is lambda times the planner's plus 1 - lambda times the reasoner's, each averaged over its own tokens as it is with two
-policies. KL and entropy terms are verl's, averaged over the tokens of both.
+is lambda times the planner's plus 1 - lambda times the reasoner's, each averaged over its own tokens, as with two
+policies. KL and entropy terms are verl's, averaged over the tokens of both roles.
 """
 
 from __future__ import annotations
@@ -13,69 +13,72 @@ from typing import Any
 
 import torch
 import transfer_queue as tq
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
 from verl_rsim.core.schedule import Stage
-from verl_rsim.training.agent_loop import role_of
 from verl_rsim.training.batch_sampler import split_by_role
 from verl_rsim.training.checkpoint.store import SHARED
+from verl_rsim.training.job_config import PolicyConfigs
 from verl_rsim.training.policy import Policy, role_metrics
-from verl_rsim.training.strategy_engine import LABEL_MASK, SHARED_TYPE
+from verl_rsim.training.rollout_rows import role_of
+from verl_rsim.training.strategy_engine import LABEL_MASK
 from verl_rsim.training.trainer import RsimTrainer
 
 
-class SharedTrainer(RsimTrainer):
+class SharedWeightsTrainer(RsimTrainer):
     """Trains one policy as planner and as reasoner."""
 
     own_role = SHARED
 
-    def __init__(self, config: DictConfig):
-        super().__init__(config)
-        if self.rsim.planner_decoding == "constrained":
-            with open_dict(config):
-                config.actor_rollout_ref.model.model_type = SHARED_TYPE
-
-    def _make_planner(self, config: DictConfig) -> Policy:
-        return self
+    def _make_policies(self, configs: PolicyConfigs) -> None:
+        self.policies = (self,)
+        self.policy_of = {"planner": self, "reasoner": self}
 
     def _set_up_policies(self) -> None:
         Policy._setup(self)
 
-    def _pools_ready(self) -> None:
-        """There is no other policy to set up."""
+    def _on_pools_reserved(self) -> None:
+        """Does nothing: there is no other policy to set up."""
 
     def on_sample_end(self) -> None:
-        """Let the servers free their memory for the update."""
+        """Lets the servers free their memory for the update."""
         Policy.on_sample_end(self)
 
-    # ---- step -------------------------------------------------------------------------------------------------------
+    # ---- a training step --------------------------------------------------------------------------------------------
 
-    def _learn(self, rows: dict[str, KVBatchMeta], stage: Stage, metrics: dict, timing: dict) -> dict[str, KVBatchMeta]:
-        """One update with the rows of the roles that have a weight."""
+    def _update_policies(
+        self, rows: dict[str, KVBatchMeta], stage: Stage, metrics: dict, timing: dict
+    ) -> dict[str, KVBatchMeta]:
+        """Runs one update with the rows of the roles that have a weight."""
         metrics |= {f"{role}/weight": weight for role, weight in stage.weights.items()}
         self._weights = {role: weight for role, weight in stage.weights.items() if weight}
         if not self._weights:
             return rows
-        self._found: dict[str, dict[str, Any]] = {role: {} for role in self._weights}
-        key = "actor_rollout_ref.actor.ppo_mini_batch_size"  # in episodes, of which each has a row for every role
+        self._advantage_metrics: dict[str, dict[str, Any]] = {role: {} for role in self._weights}
+        # verl's mini-batch size counts episodes, and each episode has a row for every role that learns.
+        key = "actor_rollout_ref.actor.ppo_mini_batch_size"
         with setting(self.config, key, OmegaConf.select(self.config, key) * len(self._weights)):
-            learned = self.learn(interleaved([rows[role] for role in self._weights]), 1.0, metrics, timing)
-        for role, found in self._found.items():
-            metrics |= role_metrics(role, found)
-        return rows | self._by_role(learned)
+            result = self.learn(interleaved([rows[role] for role in self._weights]), 1.0)
+        metrics |= result.metrics
+        timing |= result.timing
+        for role, own in self._advantage_metrics.items():
+            metrics |= role_metrics(role, own)
+        return rows | self._by_role(result.rows)
 
     def _by_role(self, batch: KVBatchMeta) -> dict[str, KVBatchMeta]:
-        """The rows of each role that learns; verl's padding has keys of the planner's, whoever learns."""
-        if len(self._weights) == 1:
+        """Returns the rows of each role that learns."""
+        if len(self._weights) == 1:  # not by the keys: those of verl's padding look like the planner's
             return dict.fromkeys(self._weights, batch)
         return split_by_role(batch)
 
-    def _balance_batch(self, batch: KVBatchMeta, metrics: dict, **kwargs: Any) -> KVBatchMeta:
-        """verl's, which pads; then tell the engine where labels were chosen."""
-        batch = super()._balance_batch(batch, metrics, **kwargs)
+    def _balance_batch(
+        self, batch: KVBatchMeta, metrics: dict, logging_prefix: str = "global_seqlen", keep_minibatch: bool = False
+    ) -> KVBatchMeta:
+        """Pads the batch as verl does, then marks for the engine where labels were chosen."""
+        batch = super()._balance_batch(batch, metrics, logging_prefix, keep_minibatch)
         if self.rsim.planner_decoding == "free":
             return batch
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask"])
@@ -85,12 +88,12 @@ class SharedTrainer(RsimTrainer):
         return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        """Advantages by each role's estimator, among the rows of the role, times its factor."""
-        own = {"planner": self.rsim.planner_adv_estimator}
+        """Computes advantages by each role's estimator among the role's rows, and multiplies them by its factor."""
+        common = self.config.algorithm.adv_estimator
+        estimators = {"planner": self.rsim.planner_adv_estimator or common, "reasoner": common}
         for role, rows in self._by_role(batch).items():
-            estimator = own.get(role) or self.config.algorithm.adv_estimator
-            with setting(self.config, "algorithm.adv_estimator", estimator):
-                PPOTrainer._compute_advantage(self, rows, self._found[role])
+            with setting(self.config, "algorithm.adv_estimator", estimators[role]):
+                PPOTrainer._compute_advantage(self, rows, self._advantage_metrics[role])
         fields = ["advantages", "response_mask"]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         mask, advantages = data["response_mask"], data["advantages"]
@@ -101,26 +104,26 @@ class SharedTrainer(RsimTrainer):
         return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=data.select("advantages"))
 
     def batch_metrics(self, rows: KVBatchMeta, timing: dict[str, float], step: int, epoch: int) -> dict[str, Any]:
-        """As with two policies, and the entropy of the role's own distribution."""
-        found = super().batch_metrics(rows, timing, step, epoch)
+        """Returns the metrics as with two policies, and the entropy of the role's own distribution."""
+        metrics = super().batch_metrics(rows, timing, step, epoch)
         fields = ["entropy", "response_mask"]
         data = tq.kv_batch_get(keys=rows.keys, partition_id=rows.partition_id, select_fields=fields)
         if "entropy" in data:  # not with rollout_correction.bypass_mode
-            found["entropy"] = data["entropy"].values()[data["response_mask"].values().bool()].mean().item()
-        return found
+            metrics["entropy"] = data["entropy"].values()[data["response_mask"].values().bool()].mean().item()
+        return metrics
 
 
 def role_factors(
     roles: Sequence[str], tokens: torch.Tensor, weights: Mapping[str, float], loss_agg_mode: str
 ) -> torch.Tensor:
-    """What to multiply each row's advantages with, so that the loss over all rows is the weighted sum of the roles'.
+    """Returns factors of the rows' advantages that make the loss over all rows the weighted sum of the roles' losses.
 
     verl averages over all tokens (or rows) of an update, where a role alone would be averaged over its own.
 
     Args:
-        roles: of each row.
-        tokens: ``(rows,)``, generated tokens of each.
-        weights: of each role that learns.
+        roles: the role of each row.
+        tokens: ``(rows,)``, number of generated tokens of each row.
+        weights: the weight of each role that learns.
         loss_agg_mode: verl's ``actor.loss_agg_mode``.
 
     Returns:
@@ -138,28 +141,28 @@ def role_factors(
 
 
 def interleaved(rows: Sequence[KVBatchMeta]) -> KVBatchMeta:
-    """The rows of several roles as one batch, those of an episode side by side: mini-batches are taken in order."""
-    return KVBatchMeta(
-        partition_id=rows[0].partition_id,
-        keys=[key for keys in zip(*(batch.keys for batch in rows), strict=True) for key in keys],
-        tags=[tag for tags in zip(*(batch.tags for batch in rows), strict=True) for tag in tags],
-        extra_info=dict(rows[0].extra_info),
-    )
+    """Joins the rows of several roles, those of an episode side by side, since mini-batches are taken in order."""
+    keys, tags = [], []
+    for position in range(len(rows[0].keys)):
+        for batch in rows:
+            keys.append(batch.keys[position])
+            tags.append(batch.tags[position])
+    return KVBatchMeta(partition_id=rows[0].partition_id, keys=keys, tags=tags, extra_info=dict(rows[0].extra_info))
 
 
 def by_row(nested: torch.Tensor, values: Sequence[Any] | torch.Tensor) -> torch.Tensor:
-    """One value a row, as ``(elements,)`` beside ``nested.values()``."""
+    """Repeats one value a row to ``(elements,)``, aligned with ``nested.values()``."""
     return torch.repeat_interleave(torch.as_tensor(values), nested.offsets().diff())
 
 
 def nested_like(nested: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """``(elements,)`` values in the rows of a nested tensor."""
+    """Arranges ``(elements,)`` values in the rows of another nested tensor."""
     return torch.nested.nested_tensor_from_jagged(values, nested.offsets())
 
 
 @contextmanager
 def setting(config: DictConfig, key: str, value: Any) -> Iterator[None]:
-    """Another value of a setting that verl's methods read from the configuration."""
+    """Sets a value that verl's methods read from the configuration, and restores the old one."""
     before = OmegaConf.select(config, key)
     OmegaConf.update(config, key, value)
     try:

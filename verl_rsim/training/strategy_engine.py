@@ -1,8 +1,8 @@
-"""The planner's training engines: verl's FSDP engine over the distribution of the nine strategy labels.
+"""Trains the planner with verl's FSDP engine over the distribution of the nine strategy labels.
 
-The planner samples among nine tokens, so its policy is the nine-way distribution, renormalised. Only the hidden states
-where a label is predicted meet the head, and only the head's nine label rows: logits over the vocabulary never exist.
-The model keeps its parameters and their names: FSDP, weight sync, LoRA and checkpoints see an ordinary language model.
+The planner samples among nine tokens, so its policy is the nine-way distribution, renormalised. The head computes only
+the nine labels' logits, and only where a label is predicted: logits over the vocabulary never exist. The model keeps
+its parameters and their names, so that FSDP, weight sync, LoRA and checkpoints see an ordinary language model.
 
 Chosen by ``model_type``: ``strategy_policy``, or ``shared_policy`` for one model that plays both roles. Sequence
 parallelism and fused kernels do not apply here and are refused.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,17 +22,17 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.engine import EngineRegistry, FSDPEngineWithLMHead
 
 from verl_rsim.core.prompts import Codec
+from verl_rsim.training.job_config import LANGUAGE_MODEL, SHARED_MODEL, STRATEGY_MODEL
 from verl_rsim.utils.errors import ConfigError
 
-MODEL_TYPE, SHARED_TYPE = "strategy_policy", "shared_policy"
 LABEL_MASK = "label_mask"
-"""A field of the rows of a shared policy, nested ``(rows, response length)``: 1 at the planner's labels."""
+"""Field of a shared policy's rows, nested ``(rows, response length)``: 1 at the planner's labels."""
 
 
 def action_positions(
     sequence_offsets: torch.Tensor, response_mask: torch.Tensor, row_stride: int | None = None
 ) -> torch.Tensor:
-    """Where in the flattened hidden states the generated tokens are predicted.
+    """Returns the positions in the flattened hidden states where the generated tokens are predicted.
 
     Args:
         sequence_offsets: ``(rows + 1,)``, boundaries of the packed sequences (prompt and response).
@@ -54,44 +53,57 @@ def action_positions(
     return predicted_at[response_mask.values().bool()]
 
 
-def head_over(head: torch.nn.Module, label_ids: torch.Tensor) -> None:
-    """Make ``head`` (an lm_head) compute the labels' logits only, at ``head.action_positions`` only.
+class LabelHead:
+    """Makes an lm_head compute the logits of the strategy labels, at chosen positions only.
 
-    The instance's ``forward`` is replaced; its parameters stay as they are. Set ``head.action_positions`` before each
-    forward pass.
+    The instance's ``forward`` is replaced, and the state of a forward pass is kept here. A module around the head would
+    be cleaner, but it would rename the head's parameters, by which FSDP, weight sync, LoRA and checkpoints know them.
+
+    Args:
+        head: the lm_head of the model, before FSDP shards it.
+        label_ids: ``(labels,)``, token ids of the strategy labels.
+        keep_vocabulary: return the logits over the whole vocabulary, and leave the labels' in ``logits``.
+
+    Attributes:
+        positions: ``(actions,)``, where in the flattened hidden states a label is predicted; set it before each forward
+            pass.
+        logits: ``(1, actions, labels)`` of the last forward pass, with ``keep_vocabulary``.
     """
-    head.register_buffer("label_ids", label_ids, persistent=False)
-    head.forward = partial(label_logits, head)
 
+    def __init__(self, head: torch.nn.Module, label_ids: torch.Tensor, *, keep_vocabulary: bool = False):
+        self.head, self.label_ids, self.keep_vocabulary = head, label_ids, keep_vocabulary
+        self.positions: torch.Tensor | None = None
+        self.logits: torch.Tensor | None = None
+        self._vocabulary_forward = head.forward
+        head.forward = self.forward  # type: ignore[method-assign]
 
-def label_logits(head: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-    """The logits of ``head.label_ids`` at ``head.action_positions``, ``(1, actions, labels)``.
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Runs in the place of the head's own ``forward``."""
+        logits = self.label_logits(hidden)
+        if not self.keep_vocabulary:
+            return logits
+        self.logits = logits
+        return self._vocabulary_forward(hidden)
 
-    In float32: rounded to bfloat16 they would be off by up to 0.06 at a magnitude of 16.
-    """
-    chosen = hidden.reshape(-1, hidden.shape[-1])[head.action_positions]
-    labels = head.label_ids.to(hidden.device)
-    bias = head.bias[labels].float() if head.bias is not None else None
-    with torch.autocast(hidden.device.type, enabled=False):
-        return F.linear(chosen.float(), head.weight[labels].float(), bias).unsqueeze(0)
+    def label_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Returns the labels' logits at ``positions``: ``(1, actions, labels)``.
 
-
-def labels_beside(head: torch.nn.Module, label_ids: torch.Tensor) -> None:
-    """Make ``head`` (an lm_head) leave the labels' logits in ``head.label_logits``, beside those that it returns."""
-    head.register_buffer("label_ids", label_ids, persistent=False)
-    whole = head.forward
-
-    def forward(hidden: torch.Tensor) -> torch.Tensor:
-        head.label_logits = label_logits(head, hidden)
-        return whole(hidden)
-
-    head.forward = forward
+        They are computed in float32: rounded to bfloat16 they would be off by up to 0.06 at a magnitude of 16.
+        """
+        chosen = hidden.reshape(-1, hidden.shape[-1])[self.positions]
+        labels = self.label_ids.to(hidden.device)
+        # The parameters are read here and not kept: FSDP gathers them for the forward pass alone.
+        weight: Any = self.head.weight
+        bias: Any = self.head.bias
+        label_bias = bias[labels].float() if bias is not None else None
+        with torch.autocast(hidden.device.type, enabled=False):
+            return F.linear(chosen.float(), weight[labels].float(), label_bias).unsqueeze(0)
 
 
 def strategy_log_probs(
     logits: torch.Tensor, choices: torch.Tensor, temperature: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probs of the choices and entropies of the distributions, in float32.
+    """Returns the log-probs of the choices and the entropies of the distributions, in float32.
 
     Args:
         logits: ``(actions, labels)``.
@@ -103,19 +115,19 @@ def strategy_log_probs(
     return log_probs.gather(-1, choices.unsqueeze(-1)).squeeze(-1), entropy
 
 
-@EngineRegistry.register(model_type=MODEL_TYPE, backend=["fsdp", "fsdp2"], device=["cuda", "npu", "cpu"])
+@EngineRegistry.register(model_type=STRATEGY_MODEL, backend=["fsdp", "fsdp2"], device=["cuda", "npu", "cpu"])
 class StrategyPolicyEngine(FSDPEngineWithLMHead):
-    """FSDP engine whose policy is the distribution over the strategy labels.
+    """Trains a policy that is the distribution over the strategy labels.
 
     Attributes:
-        model_type: its name in verl's registry.
-        actions: the field of the rows with 1 where a label was chosen.
-        prepare_head: makes the head compute the labels' logits.
+        model_type: the engine's name in verl's registry.
+        action_field: field of the rows that is 1 where a label was chosen.
+        keep_vocabulary: the head also computes the logits over the vocabulary.
     """
 
-    model_type = MODEL_TYPE
-    actions = "response_mask"
-    prepare_head = staticmethod(head_over)
+    model_type = STRATEGY_MODEL
+    action_field = "response_mask"
+    keep_vocabulary = False
 
     def _build_module(self) -> torch.nn.Module:
         if self.engine_config.ulysses_sequence_parallel_size > 1:
@@ -131,38 +143,38 @@ class StrategyPolicyEngine(FSDPEngineWithLMHead):
         with self._as_language_model():
             module = super()._build_module()
         labels = Codec(self.model_config.tokenizer, frozenset()).label_ids()
-        self._label_ids = torch.tensor(labels)
-        self._head = module.get_output_embeddings()
-        self.prepare_head(self._head, self._label_ids)
+        head = module.get_output_embeddings()
+        self._label_head = LabelHead(head, torch.tensor(labels), keep_vocabulary=self.keep_vocabulary)
         return module
 
     @contextlib.contextmanager
     def _as_language_model(self) -> Iterator[None]:
-        """verl builds modules for language_model and value_model only."""
-        self.model_config.model_type = "language_model"
+        """Presents a language model to verl while it builds the module: it builds no other kind but value models."""
+        self.model_config.model_type = LANGUAGE_MODEL
         try:
             yield
         finally:
             self.model_config.model_type = self.model_type
 
     def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict[str, Any], dict[str, Any]]:
-        """verl's inputs, plus the positions whose hidden states meet the head."""
+        """Returns verl's inputs, and sets the positions at which the head computes logits."""
         model_inputs, output_args = super().prepare_model_inputs(micro_batch)
         packed = tu.get_non_tensor_data(data=micro_batch, key="use_remove_padding", default=True)
         stride = None if packed else model_inputs["input_ids"].shape[1]
         offsets = micro_batch["input_ids"].offsets()
-        mask = micro_batch[self.actions]
-        self._head.action_positions = action_positions(offsets, mask, stride)
+        mask = micro_batch[self.action_field]
+        # verl packs the rows or pads them; the outputs below are always packed.
+        self._label_head.positions = action_positions(offsets, mask, stride)
         output_args["action_positions"] = action_positions(offsets, mask)
         return model_inputs, output_args
 
     def prepare_model_outputs(
         self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Any
     ) -> dict[str, torch.Tensor]:
-        """Log-probs (and entropies) as nested ``(rows, sequence length)``, 0 where no label is predicted."""
+        """Returns log-probs (and entropies) as nested ``(rows, sequence length)``, 0 where no label is predicted."""
         input_ids, positions = micro_batch["input_ids"], output_args["action_positions"]
         actions = input_ids.values()[positions + 1]
-        choices = (actions.unsqueeze(-1) == self._label_ids.to(actions.device)).to(torch.uint8).argmax(-1)
+        choices = (actions.unsqueeze(-1) == self._label_head.label_ids.to(actions.device)).to(torch.uint8).argmax(-1)
         temperature = micro_batch["temperature"]
         if isinstance(temperature, torch.Tensor):
             rows = torch.repeat_interleave(
@@ -183,19 +195,19 @@ class StrategyPolicyEngine(FSDPEngineWithLMHead):
         return model_output
 
 
-@EngineRegistry.register(model_type=SHARED_TYPE, backend=["fsdp", "fsdp2"], device=["cuda", "npu", "cpu"])
+@EngineRegistry.register(model_type=SHARED_MODEL, backend=["fsdp", "fsdp2"], device=["cuda", "npu", "cpu"])
 class SharedPolicyEngine(StrategyPolicyEngine):
-    """FSDP engine whose policy is over the labels in the planner's rows, over the vocabulary in the reasoner's."""
+    """Trains one model in both roles: over the labels in the planner's rows, over the vocabulary in the reasoner's."""
 
-    model_type = SHARED_TYPE
-    actions = LABEL_MASK
-    prepare_head = staticmethod(labels_beside)
+    model_type = SHARED_MODEL
+    action_field = LABEL_MASK
+    keep_vocabulary = True
 
     def prepare_model_outputs(
         self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Any
     ) -> dict[str, torch.Tensor]:
-        """verl's outputs, with those of the labels where one was chosen."""
-        labels = SimpleNamespace(logits=self._head.label_logits)
+        """Returns verl's outputs, with the labels' log-probs and entropies where a label was chosen."""
+        labels = SimpleNamespace(logits=self._label_head.logits)
         chosen = super().prepare_model_outputs(labels, output_args, micro_batch, logits_processor_func)
         found = FSDPEngineWithLMHead.prepare_model_outputs(
             self, output, output_args, micro_batch, logits_processor_func

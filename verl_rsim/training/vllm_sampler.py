@@ -1,4 +1,4 @@
-"""How an episode of the training rollout asks a verl server for tokens."""
+"""Requests an episode's tokens from verl's servers during the training rollout."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import time
 from typing import Any
 from uuid import uuid4
 
-from verl_rsim.core.dialogue import Generation, Request
+from verl_rsim.core.episode import Generation, Request
 from verl_rsim.core.sampling_params import sampling_params
-from verl_rsim.monitoring.watchdog.rollout_tracker import waiting_for
+from verl_rsim.monitoring.watchdog.rollout_tracker import track_wait
 
 
 class ServerSampler:
-    """Samples one model of one episode through its verl server client; the ``Generate`` of the dialogue.
+    """Samples one model in one episode through verl's server client; a ``Generate`` of the dialogue.
 
     Args:
-        role: whose servers they are.
-        client: verl's.
-        sampling: parameters of every request.
-        seed: of the episode, if it has one.
-        vocabulary: token ids the model knows; None: any.
+        role: the role that the servers play.
+        client: verl's client of these servers.
+        sampling: sampling parameters of every request.
+        seed: seed of the episode; None leaves sampling to the server.
+        vocabulary: number of token ids that the model knows; None if unknown.
 
     Attributes:
-        versions: the weight versions the servers answered with.
-        preempted: requests vLLM preempted, -1 when it does not say.
-        seconds: spent waiting for the server.
+        versions: weight versions that the servers reported with their answers.
+        preempted: number of requests that vLLM preempted; -1 if it does not report them.
+        seconds: time spent waiting for the server.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class ServerSampler:
         self.seconds = 0.0
 
     async def __call__(self, request: Request) -> Generation:
-        with waiting_for(f"the {self.role}'s server"):
+        with track_wait(f"the {self.role}'s server"):
             return await self._generate(request)
 
     async def _generate(self, request: Request) -> Generation:
@@ -60,7 +60,7 @@ class ServerSampler:
         return Generation(tuple(output.token_ids), tuple(output.log_probs))
 
     def _problem(self, output: Any, request: Request) -> str | None:
-        """Why an answer cannot be this model's: it would train the policy on nonsense, or crash its worker."""
+        """Returns why an answer cannot come from this model, or None if it can; training on it may crash the worker."""
         known = request.allowed_ids or range(self.vocabulary or sys.maxsize)
         strange = next((i for i in output.token_ids if i not in known), None)
         if strange is not None:

@@ -1,4 +1,8 @@
-"""Folders that are whole or absent: written beside their destination, checked by a manifest, moved in one step."""
+"""Builds folders that are either complete or absent.
+
+A folder is written beside its destination, described by a manifest with the size and hash of each file, and moved into
+place in one step.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +23,12 @@ HOME = "RSIM_HOME"
 
 
 def home() -> Path:
-    """Where data, models and runs lie: ``$RSIM_HOME``, else ``.rsim`` in the current folder."""
+    """Returns the folder for data, models and runs: ``$RSIM_HOME``, else ``.rsim`` in the current folder."""
     return Path(os.environ.get(HOME, ".rsim")).absolute()
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """Returns the SHA-256 hash of a file, in hexadecimal."""
     sha = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -33,87 +37,100 @@ def digest(path: Path) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that readers see the old one or the new one, even after a kill or a power cut."""
+    """Writes a file so that readers see either the old or the new content, even after a kill or a power cut."""
     unfinished = path.with_name(path.name + ".unfinished")
     with unfinished.open("w") as file:
         file.write(text)
         file.flush()
+        # Without fsync a power cut may persist the rename before the data and leave an empty file under the final name.
         os.fsync(file.fileno())
     os.replace(unfinished, path)
 
 
 def is_intact(folder: Path, source: str) -> bool:
-    """Whether the folder was made from ``source`` and every file has the size and hash it was written with."""
+    """Returns True if the folder was built from ``source`` and each file still has its recorded size and hash."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         files = manifest["files"]
     except (OSError, ValueError, KeyError):
         return False
-    return manifest.get("source") == source and all(
-        (folder / name).is_file()
-        and (folder / name).stat().st_size == entry["bytes"]
-        and digest(folder / name) == entry["sha256"]
-        for name, entry in files.items()
-    )
+    if manifest.get("source") != source:
+        return False
+    return all(_matches(folder / name, entry) for name, entry in files.items())
 
 
-def _is_made(folder: Path) -> bool:
-    """Whether a folder is empty or was made by :func:`build_folder`, whatever has become of it since."""
+def _matches(path: Path, entry: Mapping[str, Any]) -> bool:
+    """Returns True if a file has the size and hash of its manifest entry; the cheap size is compared first."""
+    return path.is_file() and path.stat().st_size == entry["bytes"] and digest(path) == entry["sha256"]
+
+
+def _may_replace(folder: Path) -> bool:
+    """Returns True if the folder is absent, is empty, or was built by :func:`build_folder`, intact or not."""
     try:
         return not any(folder.iterdir()) or "source" in json.loads((folder / MANIFEST).read_text())
     except FileNotFoundError:
         return not folder.exists()
     except NotADirectoryError:
         return False
-    except ValueError:  # a damaged manifest
+    except ValueError:  # a damaged manifest still shows that the folder was built here
         return True
 
 
 @contextmanager
-def only_one(folder: Path, lock: str = "lock") -> Iterator[None]:
-    """Hold a folder, by a file in it, while it is worked on.
+def locked_folder(folder: Path, lock: str = "lock") -> Iterator[None]:
+    """Holds an exclusive lock on a folder while the context is open; creates the folder if it is absent.
+
+    Args:
+        lock: name of the lock file inside the folder.
 
     Raises:
-        RsimError: another process holds it.
+        RsimError: another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # The lock file is never deleted: a process that waits on a deleted file would lock another file than later ones.
+    # The kernel releases the lock when its process dies, so a kill leaves nothing to clean up.
     with (folder / lock).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            where = folder if lock == "lock" else folder / lock
-            raise RsimError(f"{where}: another process is at work here; wait for it, or end it") from None
+            locked = folder if lock == "lock" else folder / lock
+            raise RsimError(f"{locked}: another process is using this folder; wait until it ends, or stop it") from None
         yield
 
 
 def build_folder(folder: Path, source: str, write: Callable[[Path], Mapping[str, Any] | None]) -> bool:
-    """Make ``folder`` by calling ``write(temporary folder)``; a no-op when an intact one of this source is there.
+    """Builds ``folder`` by calling ``write(temporary folder)``, unless an intact one from the same source exists.
 
     Args:
-        folder: the destination; one made from another source, or damaged, is replaced.
-        source: what it is made from and how, in words; decides whether an existing folder will do.
-        write: fills the folder it is given; what it returns goes into the manifest.
+        folder: the destination. A folder built from another source, or a damaged one, is replaced.
+        source: describes the inputs and the procedure; an existing folder is reused only if its source is equal.
+        write: fills the folder that it is given; the mapping that it returns is added to the manifest.
 
     Returns:
-        Whether anything was written.
+        True if the folder was written, False if an intact one was reused.
 
     Raises:
-        ConfigError: the folder holds what was not made here; it is left alone.
-        RsimError: another process is making it.
+        ConfigError: the folder holds files that were not built here; they are left alone.
+        RsimError: another process is building the folder.
     """
     if is_intact(folder, source):
         return False
-    if not _is_made(folder):
-        fix = f"holds files and no {MANIFEST} that says they were made here; name another folder, or empty this one"
+    if not _may_replace(folder):
+        fix = f"holds files that verl-rsim did not build (no {MANIFEST}); name another folder, or empty this one"
         raise ConfigError("out", str(folder), fix)
-    with only_one(folder.parent, f".{folder.name}.lock"):
-        return not is_intact(folder, source) and _build(folder, source, write)
+    with locked_folder(folder.parent, f".{folder.name}.lock"):
+        # Another process may have finished the same folder between the first check and the lock.
+        if is_intact(folder, source):
+            return False
+        _build(folder, source, write)
+        return True
 
 
-def _build(folder: Path, source: str, write: Callable[[Path], Mapping[str, Any] | None]) -> bool:
-    unfinished, old = (folder.with_name(folder.name + suffix) for suffix in (".unfinished", ".old"))
-    for left in (unfinished, old):  # by a kill
-        shutil.rmtree(left, ignore_errors=True)
+def _build(folder: Path, source: str, write: Callable[[Path], Mapping[str, Any] | None]) -> None:
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    old = folder.with_name(folder.name + ".old")
+    for leftover in (unfinished, old):  # from a build that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     unfinished.mkdir(parents=True)
     details = write(unfinished) or {}
     files = {
@@ -124,7 +141,6 @@ def _build(folder: Path, source: str, write: Callable[[Path], Mapping[str, Any] 
     content = {"source": source, "files": files, **details}
     (unfinished / MANIFEST).write_text(json.dumps(content, indent=1, ensure_ascii=False))
     if folder.exists():
-        folder.rename(old)  # in one step, so that a kill leaves no part of it under its name
+        folder.rename(old)  # one step; rmtree in place would leave half a folder under this name after a kill
     unfinished.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-    return True

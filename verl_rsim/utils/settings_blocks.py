@@ -1,4 +1,4 @@
-"""Turns blocks of settings (plain dictionaries) into dataclasses: every key known, every value of the field's type."""
+"""Turns blocks of settings (plain dictionaries) into dataclasses; rejects unknown keys and values of a wrong type."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def fill(default: Block, key: str, values: Mapping[str, Any]) -> Block:
     """Returns a copy of a dataclass with some of its fields replaced, after checking their names and types.
 
     Args:
-        default: an instance of the dataclass; fields that are dataclasses themselves take nested blocks. A field may be
-            written under another key than its name: ``field(metadata={"key": "lambda"})``.
+        default: an instance of the dataclass. Fields that are dataclasses take nested blocks. A field whose name is not
+            its key in the configuration names the key: ``field(metadata={"key": "lambda"})``.
         key: path of the block in the configuration, for error messages, e.g. ``rsim.reward``.
         values: the block.
 
@@ -44,10 +44,13 @@ def fill(default: Block, key: str, values: Mapping[str, Any]) -> Block:
 
 
 def build(cls: type[Block], key: str, values: Any) -> Block:
-    """Returns the dataclass ``cls`` from a block of settings whose values ``cls`` checks itself.
+    """Returns an instance of the dataclass ``cls``, which must check its values itself, from a block of settings.
+
+    Args:
+        key: path of the block in the configuration, for error messages; empty for a whole file.
 
     Raises:
-        ConfigError: ``values`` is no block, a key is no field, or a field without a default has no key.
+        ConfigError: ``values`` is not a mapping, has an unknown key, or lacks a field that has no default.
     """
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     known = [item.name for item in fields]
@@ -57,29 +60,30 @@ def build(cls: type[Block], key: str, values: Any) -> Block:
         if name not in known:
             raise ConfigError(f"{key}.{name}".lstrip("."), values[name], f"unknown key; known are {', '.join(known)}")
     for item in fields:
-        if item.name not in values and item.default is item.default_factory is dataclasses.MISSING:
+        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if required and item.name not in values:
             raise ConfigError(f"{key}.{item.name}".lstrip("."), None, "is missing")
     return cls(**values)
 
 
-def typed_value(key: str, value: Any, wanted: Any) -> Any:
-    """Returns ``value`` as the type ``wanted``: a list becomes a tuple, and an integer a float where one is wanted.
+def typed_value(key: str, value: Any, annotation: Any) -> Any:
+    """Returns ``value`` converted to the type of a field: a list becomes a tuple, an integer a float.
 
     Args:
         key: path of the setting, for error messages.
-        wanted: the annotation of a field: ``int``, ``float``, ``str``, ``bool``, ``str | None``, a tuple, a mapping, or
+        annotation: the field's type: ``int``, ``float``, ``str``, ``bool``, ``str | None``, a tuple, a mapping, or
             ``Any`` for a value that is checked elsewhere.
 
     Raises:
         ConfigError: the value is of another type.
     """
-    if wanted is Any:
+    if annotation is Any:
         return value
-    if get_origin(wanted) in (Union, UnionType):  # only "str | None" is used
+    if get_origin(annotation) in (Union, UnionType):  # only "str | None" is used
         if value is not None and not isinstance(value, str):
             raise ConfigError(key, value, "must be a string or null")
         return value
-    container = get_origin(wanted)
+    container = get_origin(annotation)
     if container is tuple:
         if isinstance(value, str) or not isinstance(value, list | tuple):
             raise ConfigError(key, value, "must be a list")
@@ -88,14 +92,14 @@ def typed_value(key: str, value: Any, wanted: Any) -> Any:
         if not isinstance(value, Mapping):
             raise ConfigError(key, value, "must be a block of settings")
         return dict(value)
-    if wanted is int:
+    if annotation is int:
         INTEGER.check(key, value)
         return value
-    if wanted is float:
+    if annotation is float:
         NUMBER.check(key, value)
         return float(value)
-    if wanted is str and isinstance(value, bool):  # YAML reads a bare on or off as a truth value
+    if annotation is str and isinstance(value, bool):  # YAML 1.1 reads an unquoted on or off as a boolean
         return "on" if value else "off"
-    if type(value) is not wanted:
-        raise ConfigError(key, value, f"must be of type {wanted.__name__}")
+    if type(value) is not annotation:
+        raise ConfigError(key, value, f"must be of type {annotation.__name__}")
     return value

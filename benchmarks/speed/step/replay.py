@@ -1,4 +1,4 @@
-"""A stock verl agent loop that generates what an rSIM episode did: as many tokens, by as many calls."""
+"""Stock verl agent loop that repeats an rSIM episode's calls, with the same numbers of tokens."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from verl.utils.profiler import simple_timer
 
 
 class Replay(AgentLoopBase):
-    """One row; ``extra_info.shape`` has the prompt's token ids, and for each call the ids given and the tokens due."""
+    """Generates one row.
+
+    ``extra_info.shape`` holds the prompt's token ids and, per call, the given ids and the number of tokens to generate.
+    """
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
-        """Generate the row."""
+        """Generates the row."""
         shape = json.loads(kwargs["extra_info"]["shape"])
         prompt, session = shape["prompt"], uuid4().hex
         response: list[int] = []
@@ -44,5 +47,5 @@ class Replay(AgentLoopBase):
 
 
 def compute_score(data_source: str, solution_str: str, ground_truth: str, extra_info: dict) -> float:
-    """The planner's: any number will do."""
+    """Returns a reward for the planner; its value does not matter for the time of a step."""
     return float(len(solution_str) % 2)

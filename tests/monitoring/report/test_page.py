@@ -1,4 +1,4 @@
-"""The report of an invented run: its files, and the page in a browser as a reader uses it."""
+"""Tests the report of an invented run: the written files, and the page in a browser."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 
 from verl_rsim.cli import app
 from verl_rsim.monitoring.episode_log import EpisodeLog, read_log
-from verl_rsim.monitoring.report.browser import snippets
 from verl_rsim.monitoring.report.charts import ticks
-from verl_rsim.monitoring.report.facts import Facts, find_metrics
+from verl_rsim.monitoring.report.episode_archive import snippets
+from verl_rsim.monitoring.report.report_data import ReportData, find_metrics
 from verl_rsim.utils.errors import ConfigError, DataError
 
 EPISODES = 960
@@ -30,7 +30,7 @@ EPISODES = 960
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory) -> Path:
-    """A run with its report in all formats."""
+    """Returns the folder of a run with its report in all formats."""
     folder = run_of(tmp_path_factory.mktemp("invented"), EPISODES)
     result = CliRunner().invoke(app, ["report", str(folder), "--format", "html,md,png,csv"])
     assert result.exit_code == 0, result.output
@@ -40,21 +40,21 @@ def run_dir(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(run_dir):
-    """The page in headless Chromium, its episodes unpacked."""
+    """Opens the page in headless Chromium and waits until its episodes are unpacked."""
     with headless() as driver:
         open_page(driver, run_dir / "report.html")
         yield driver
 
 
 def open_page(driver, path: Path) -> None:
-    """Open a report and wait for its episodes."""
+    """Opens a report and waits for its episodes."""
     driver.get(path.as_uri())
     WebDriverWait(driver, 60).until(lambda d: d.execute_script("return document.documentElement.dataset.ready"))
 
 
 @pytest.fixture
 def page(browser):
-    """The page with its filters cleared; no test may leave an error in the console."""
+    """Clears the page's filters, and after the test checks that the browser's console has no errors."""
     browser.find_element(By.CSS_SELECTOR, "#filters [type=reset]").click()
     wait_for(browser, f"{EPISODES} of {EPISODES} episodes")
     yield browser
@@ -62,10 +62,10 @@ def page(browser):
 
 
 def wait_for(page, status: str) -> None:
-    found = page.find_element(By.ID, "status")
+    element = page.find_element(By.ID, "status")
     with contextlib.suppress(TimeoutException):
-        WebDriverWait(page, 10).until(lambda _: found.text == status)
-    assert found.text == status
+        WebDriverWait(page, 10).until(lambda _: element.text == status)
+    assert element.text == status
 
 
 def choose(page, name: str, text: str) -> None:
@@ -156,9 +156,9 @@ def test_the_page_asks_no_network_and_fits_a_small_screen(page):
 
 @pytest.fixture
 def evaluation(tmp_path) -> Path:
-    """An evaluation of three questions: alone, with random strategies, and with the planner, who is right."""
+    """Returns an evaluation of three questions under three conditions; only the planner's answers are right."""
     for condition, strategies in (("alone", [""]), ("random", ["summarization"]), ("planner", ["validation"])):
-        EpisodeLog(tmp_path / "episodes", goes_on=True).append(
+        EpisodeLog(tmp_path / "episodes", continue_last=True).append(
             episode(
                 *strategies,
                 kind="evaluation",
@@ -206,14 +206,14 @@ def test_an_evaluations_answers_stand_beside_the_planners(browser, evaluation, r
 
 
 def test_a_question_cannot_break_out_of_the_page(tmp_path):
-    from verl_rsim.monitoring.report.browser import Pack
+    from verl_rsim.monitoring.report.episode_archive import EpisodeArchive
     from verl_rsim.monitoring.report.page import write_page
 
-    pack, facts = Pack(), Facts("<b>run</b>", [])
+    archive, data = EpisodeArchive(), ReportData("<b>run</b>", [])
     evil = episode("validation", question="</script><script>alert(1)</script>")
-    pack.add(evil)
-    facts.add(evil)
-    write_page(tmp_path / "page.html", facts, pack)
+    archive.add(evil)
+    data.add(evil)
+    write_page(tmp_path / "page.html", data, archive)
     text = (tmp_path / "page.html").read_text()
     assert "alert(1)" not in text
     assert "<b>run</b>" not in text
@@ -243,7 +243,7 @@ def test_a_run_of_one_step_without_a_log_has_its_report(tmp_path):
 def test_the_stages_become_bands():
     weights = [(1.0, 0.0), (1.0, 0.0), (0.5, 0.5), (1.0, 0.0)]
     steps = [{"step": i, "planner/weight": p, "reasoner/weight": r} for i, (p, r) in enumerate(weights, 1)]
-    assert [(band.first, band.last, band.reasoner) for band in Facts("", steps).bands()] == [
+    assert [(band.first, band.last, band.reasoner) for band in ReportData("", steps).bands()] == [
         (1, 2, 0.0),
         (3, 3, 0.5),
         (4, 4, 0.0),
@@ -260,9 +260,9 @@ def test_the_alarms_are_named_with_their_steps():
     on = {2: "ppo_kl", 3: "ppo_kl", 4: "ppo_kl", 6: "ppo_kl", 7: "zero_groups"}
     quiet = {"alarm/ppo_kl": 0.0, "alarm/zero_groups": 0.0}
     steps = [{"step": step, **quiet, f"alarm/{on.get(step, 'ppo_kl')}": float(step in on)} for step in range(1, 8)]
-    assert Facts("", steps).alarms() == "ppo_kl at steps 2 to 4, 6; zero_groups at step 7"
-    assert Facts("", steps[:1]).alarms() == "none"
-    assert Facts("", [{"step": 1}]).alarms() is None, "no alarm was configured"
+    assert ReportData("", steps).alarms() == "ppo_kl at steps 2 to 4, 6; zero_groups at step 7"
+    assert ReportData("", steps[:1]).alarms() == "none"
+    assert ReportData("", [{"step": 1}]).alarms() is None, "no alarm was configured"
 
 
 def test_the_metrics_are_found_where_training_puts_them(tmp_path, monkeypatch):

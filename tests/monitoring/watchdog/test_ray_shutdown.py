@@ -1,4 +1,4 @@
-"""A driver leaves Ray in bounded time, also when the raylet stands still, in real clusters."""
+"""A driver shuts Ray down in bounded time even if the raylet is stopped; tested in real clusters."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import os, signal, sys
 import ray
 from verl_rsim.monitoring.watchdog import ray_shutdown
 
-ray_shutdown.leave_in_time(3600.0)
-ray_shutdown.LEAVE_SECONDS = {bound}
+ray_shutdown.install_timeouts(3600.0)
+ray_shutdown.SHUTDOWN_TIMEOUT_SECONDS = {bound}
 ray.init({where}, include_dashboard=False, logging_level="error")
 ray.get(ray.remote(lambda: 1).remote())
 os.kill({raylet}, signal.SIGSTOP)
@@ -36,7 +36,7 @@ time.sleep(600)
 
 @pytest.fixture(autouse=True)
 def _one_token(monkeypatch):
-    """Where Ray has once made a token, clusters ask for it."""
+    """Gives all clusters one token: once Ray has made a token on a machine, its clusters require it."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
@@ -60,7 +60,8 @@ def test_a_stopped_raylet_of_others_is_waited_for_no_longer_than_the_bound():
         assert driver.returncode == 1
         assert "Timeout (0:00:03)!" in driver.stderr
         assert "in shutdown" in driver.stderr
-        assert psutil.Process(int(raylet)).status() == psutil.STATUS_STOPPED  # it is not this driver's to end
+        # The driver did not start this raylet, so it must not kill it.
+        assert psutil.Process(int(raylet)).status() == psutil.STATUS_STOPPED
     finally:
         os.kill(cluster.pid, signal.SIGKILL)  # its processes die with it
         cluster.wait(30)
@@ -71,8 +72,8 @@ import os, signal, time
 import ray
 from verl_rsim.monitoring.watchdog import ray_shutdown
 
-ray_shutdown.LOOK_SECONDS = 0.5
-ray_shutdown.leave_in_time(3.0)
+ray_shutdown.POLL_SECONDS = 0.5
+ray_shutdown.install_timeouts(3.0)
 ray.init(num_cpus=1, include_dashboard=False, logging_level="error")
 os.kill({raylet}, signal.SIGSTOP)
 ray.get(ray.remote(time.sleep).remote(600))
@@ -80,7 +81,7 @@ ray.get(ray.remote(time.sleep).remote(600))
 
 
 def test_a_stopped_raylet_ends_a_driver_that_waits():
-    """Nothing starts the task: without the raylet's end the driver would wait for Ray to give the node up, at least."""
+    """The task never starts: unless the raylet is killed, the driver waits until Ray gives the node up, or longer."""
     driver = leave(WAITING.format(raylet=OWN))
     assert driver.returncode != 0
     assert re.search(r"Ray's raylet is stopped \(process \d+\); it is ended with the job", driver.stderr), driver.stderr

@@ -1,4 +1,4 @@
-"""A job that can no longer go on ends with an error that names the culprit."""
+"""The watchdog ends a job that makes no progress, with an error that names the cause."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ import time
 import pytest
 
 from verl_rsim.config.schema import WatchdogConfig
-from verl_rsim.monitoring.watchdog.diagnosis import stopped
-from verl_rsim.monitoring.watchdog.process_heartbeat import switch
-from verl_rsim.monitoring.watchdog.rollout_tracker import ACCOUNT, blaming, waiting_for
+from verl_rsim.monitoring.watchdog.diagnosis import stopped_processes
+from verl_rsim.monitoring.watchdog.process_heartbeat import heartbeat
+from verl_rsim.monitoring.watchdog.rollout_tracker import TRACKER, track_errors, track_wait
 from verl_rsim.utils.errors import JobDied
 
 
 @pytest.fixture
-def account():
-    yield ACCOUNT
-    ACCOUNT.waiting.clear()
-    ACCOUNT.failed.clear()
+def tracker():
+    yield TRACKER
+    TRACKER.waiting.clear()
+    TRACKER.errors.clear()
 
 
-def test_an_episode_counts_as_waiting_while_it_waits(account):
-    with waiting_for("the reward"):
-        assert account.waiting["the reward"] == 1
-    assert account.waiting["the reward"] == 0
+def test_an_episode_counts_as_waiting_while_it_waits(tracker):
+    with track_wait("the reward"):
+        assert tracker.waiting["the reward"] == 1
+    assert tracker.waiting["the reward"] == 0
 
 
-def test_a_failure_counts_for_whom_it_was_waited(account):
-    with pytest.raises(ValueError, match="no such word"), waiting_for("the planner's server"):
+def test_a_failure_counts_for_whom_it_was_waited(tracker):
+    with pytest.raises(ValueError, match="no such word"), track_wait("the planner's server"):
         raise ValueError("no such word\nand more of it")
-    assert account.failed == {"the planner's server: ValueError: no such word": 1}
-    assert account.waiting["the planner's server"] == 0
+    assert tracker.errors == {"the planner's server: ValueError: no such word": 1}
+    assert tracker.waiting["the planner's server"] == 0
 
 
-def test_a_failure_counts_once_and_for_the_innermost(account):
-    with pytest.raises(KeyError), blaming("the episode"), waiting_for("the reward"):
+def test_a_failure_counts_once_and_for_the_innermost(tracker):
+    with pytest.raises(KeyError), track_errors("the episode"), track_wait("the reward"):
         raise KeyError(2)
-    with pytest.raises(KeyError), blaming("the episode"):
+    with pytest.raises(KeyError), track_errors("the episode"):
         raise KeyError(1)
-    assert account.failed == {"the reward: KeyError: 2": 1, "the episode: KeyError: 1": 1}
+    assert tracker.errors == {"the reward: KeyError: 2": 1, "the episode: KeyError: 1": 1}
 
 
 def test_a_stopped_process_is_found_below_its_parent():
@@ -51,9 +51,9 @@ def test_a_stopped_process_is_found_below_its_parent():
         end = time.monotonic() + 10
         while not (children := _children(parent.pid)) and time.monotonic() < end:
             time.sleep(0.05)
-        assert list(stopped({parent.pid: "the server"})) == []
+        assert list(stopped_processes({parent.pid: "the server"})) == []
         os.kill(children[0], signal.SIGSTOP)
-        (found,) = _until(lambda: list(stopped({parent.pid: "the server"})))
+        (found,) = _until(lambda: list(stopped_processes({parent.pid: "the server"})))
         assert found == (children[0], "a child of the server")
     finally:
         for pid in _children(parent.pid):
@@ -61,13 +61,13 @@ def test_a_stopped_process_is_found_below_its_parent():
         parent.wait(10)
 
 
-SILENT = "has given no sign of life for 1 s (a.key)"
-SWITCH = """
+SILENT = "has sent no heartbeat for 1 s (a.key)"
+HEARTBEAT = """
 import os, sys, time
-from verl_rsim.monitoring.watchdog.process_heartbeat import switch
-with switch(1.0, "a.key") as alive:
+from verl_rsim.monitoring.watchdog.process_heartbeat import heartbeat
+with heartbeat(1.0, "a.key") as beat:
     for _ in range(25):
-        alive()
+        beat()
         time.sleep(0.1)
     print("alive", flush=True)
     {then}
@@ -76,7 +76,7 @@ print("over", flush=True)
 
 
 @pytest.mark.parametrize(
-    ("then", "status", "said", "why"),
+    ("then", "status", "printed", "message"),
     [
         ("pass", 0, "alive\nover\n", ""),
         ("sys.exit(3)", 3, "alive\n", ""),
@@ -87,15 +87,15 @@ print("over", flush=True)
     ],
     ids=["lives", "leaves", "killed", "killed with its process group", "stopped", "never lets go of the interpreter"],
 )
-def test_a_process_without_a_sign_of_life_is_ended_and_one_that_died_is_named(then, status, said, why):
-    command = [sys.executable, "-c", SWITCH.format(then=then)]
+def test_a_process_without_a_sign_of_life_is_ended_and_one_that_died_is_named(then, status, printed, message):
+    command = [sys.executable, "-c", HEARTBEAT.format(then=then)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as job:
         out, error = job.communicate(timeout=60)
-    assert (job.returncode, out) == (status, said)
-    named = f"the trainer's process {job.pid} (the task runner) "
-    assert error.startswith(named + why) if why else not error
+    assert (job.returncode, out) == (status, printed)
+    prefix = f"the trainer's process {job.pid} (the task runner) "
+    assert error.startswith(prefix + message) if message else not error
 
 
 ACTORS = """
@@ -137,11 +137,11 @@ def test_an_actor_that_ended_on_purpose_is_told_from_one_that_died():
 
 
 def test_a_job_goes_on_without_its_guard():
-    with switch(1.0, "a.key") as alive:
+    with heartbeat(1.0, "a.key") as beat:
         for pid in _children(os.getpid()):
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.2)
-        alive()
+        beat()
 
 
 def _children(pid: int) -> list[int]:
@@ -167,14 +167,14 @@ def cluster():
 
 @pytest.fixture
 def agent(cluster):
-    """An agent loop worker that has failures to tell of and waits for a server."""
+    """An agent loop worker with failed episodes and episodes that wait for a server."""
 
     class AgentLoopWorker:
         def begin(self):
-            from verl_rsim.monitoring.watchdog.rollout_tracker import ACCOUNT
+            from verl_rsim.monitoring.watchdog.rollout_tracker import TRACKER
 
-            ACCOUNT.waiting["the reasoner's server"] = 12
-            ACCOUNT.failed["the reward: ValueError: broken"] = 4
+            TRACKER.waiting["the reasoner's server"] = 12
+            TRACKER.errors["the reward: ValueError: broken"] = 4
 
         def pid(self):
             return os.getpid()
@@ -190,7 +190,7 @@ def watchdog(agent, stall_seconds: float, **phase_seconds: float):
 
     limits = WatchdogConfig(poll_seconds=0.1, stall_seconds=stall_seconds, phase_seconds=phase_seconds)
     found = Watchdog(lambda: [], limits)
-    found.agents, found.titles = [agent], {actor_id(agent): "agent loop worker 0"}
+    found.agent_loop_workers, found.actor_names = [agent], {actor_id(agent): "agent loop worker 0"}
     return found
 
 
@@ -203,9 +203,9 @@ def test_a_phase_may_have_a_bound_of_its_own(agent):
     watched = watchdog(agent, 60.0, save=0.3)
 
     def work():
-        watched.progress("step 1: rollout", "rollout")
+        watched.begin_phase("step 1: rollout", "rollout")
         time.sleep(1)
-        watched.progress("step 1: save", "save")
+        watched.begin_phase("step 1: save", "save")
         time.sleep(5)
 
     with pytest.raises(JobDied, match=r"in phase 'step 1: save' \(rsim.watchdog.phase_seconds.save\)"):
@@ -216,16 +216,16 @@ def test_of_two_roles_at_once_each_has_its_own_bound(agent):
     watched = watchdog(agent, 60.0, update=0.5)
 
     def work(slow: str) -> str:
-        watched.progress("step 1: rollout", "rollout")
-        watched.progress("step 1: planner's update", "update", "planner")
-        watched.progress("step 1: reasoner's log-probs", "log_probs", "reasoner")
-        watched.done("planner")
+        watched.begin_phase("step 1: rollout", "rollout")
+        watched.begin_phase("step 1: planner's update", "update", "planner")
+        watched.begin_phase("step 1: reasoner's log-probs", "log_probs", "reasoner")
+        watched.end_phase("planner")
         time.sleep(1)
-        watched.progress(f"step 1: reasoner's {slow}", slow, "reasoner")
-        watched.progress("step 1: planner's log-probs", "log_probs", "planner")
+        watched.begin_phase(f"step 1: reasoner's {slow}", slow, "reasoner")
+        watched.begin_phase("step 1: planner's log-probs", "log_probs", "planner")
         time.sleep(1)
-        watched.done("planner")
-        watched.done("reasoner")
+        watched.end_phase("planner")
+        watched.end_phase("reasoner")
         time.sleep(1)
         return "done"
 
@@ -244,7 +244,7 @@ def test_a_start_that_takes_too_long_names_its_own_key(agent):
 
 
 def test_a_stall_names_the_worker_that_was_stopped(agent, cluster, monkeypatch):
-    monkeypatch.setattr("verl_rsim.monitoring.watchdog.diagnosis.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("verl_rsim.monitoring.watchdog.diagnosis.ANSWER_TIMEOUT_SECONDS", 0.5)
     pid = cluster.get(agent.pid.remote())
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -287,8 +287,8 @@ def test_a_killed_worker_is_named(agent, cluster):
         os.kill(pid, signal.SIGKILL)
         time.sleep(20)
 
-    said = r"^agent loop worker 0 \(actor AgentLoopWorker\) died in phase 'start': The actor is dead because"
-    with pytest.raises(JobDied, match=said):
+    message = r"^agent loop worker 0 \(actor AgentLoopWorker\) died in phase 'start': The actor is dead because"
+    with pytest.raises(JobDied, match=message):
         watchdog(agent, 60.0).run(work)
 
 

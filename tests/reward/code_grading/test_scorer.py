@@ -15,7 +15,7 @@ from verl_rsim.reward.code_grading.program_tests import parse_truth
 from verl_rsim.reward.code_grading.scorer import CodeScorer, extract_code, same_output
 from verl_rsim.reward.sandbox.base import Sandbox, SandboxError, SandboxLimits
 from verl_rsim.reward.sandbox.create import create_sandbox
-from verl_rsim.reward.sandbox.guest_program import dump, load, same
+from verl_rsim.reward.sandbox.guest_program import dump, equal_json, load
 from verl_rsim.reward.verdict import TruthError
 
 
@@ -97,7 +97,7 @@ SAME = [
 
 @pytest.mark.parametrize(("expected", "given", "right"), SAME, ids=[str(i) for i in range(len(SAME))])
 def test_results(expected: object, given: object, right: bool):
-    assert same(expected, given) is right
+    assert equal_json(expected, given) is right
 
 
 VALUES = [
@@ -321,7 +321,7 @@ def test_prompts_that_evaluate_for_the_tests_are_refused(scorer: CodeScorer):
 
 
 def test_evaluation_in_disguise_is_refused_as_it_happens(scorer: CodeScorer):
-    setup = "import sys\nrun = vars(sys.modules['__main__'])['_check'].__class__ and [e for n, e in vars().items()]"
+    setup = "import sys\nrun = vars(sys.modules['__main__'])['_run_job'].__class__ and [e for n, e in vars().items()]"
     truth = {"test_setup_code": f"{setup}[1]['ev' + 'al']", "test_list": ["assert run(f(1)) == 0"]}
     with pytest.raises(TruthError, match="they evaluate text"):
         scorer.score(FORGERY, json.dumps({"kind": "asserts", **truth}))
@@ -415,7 +415,7 @@ class SlowSandbox(Sandbox):
     now = most = 0
     lock = threading.Lock()
 
-    def converse(self, tests, solution, seconds):
+    def run_connected(self, tests, solution, seconds):
         with self.lock:
             self.now += 1
             self.most = max(self.most, self.now)
@@ -424,7 +424,7 @@ class SlowSandbox(Sandbox):
             self.now -= 1
         raise SandboxError("never")
 
-    run = converse
+    run = run_connected
 
 
 def test_callers_wait_for_their_turn_and_are_counted():

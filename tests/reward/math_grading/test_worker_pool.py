@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from verl_rsim.reward.math_grading.worker_pool import Ending, Outcome, WorkerPool
+from verl_rsim.reward.math_grading.worker_pool import TaskResult, TaskStatus, WorkerPool
 
 TASKS = """
 import os, time
-from verl_rsim.reward.math_grading.worker_pool import work
+from verl_rsim.reward.math_grading.worker_pool import serve_tasks
 
 def task(name, value):
     if name == "echo":
@@ -33,7 +33,7 @@ def task(name, value):
     if name == "process id":
         return os.getpid()
 
-work(task)
+serve_tasks(task)
 """
 
 
@@ -60,18 +60,18 @@ def pool():
 @pytest.mark.parametrize(
     ("task", "ending"),
     [
-        (("sleep", 9), Ending.TIMEOUT),
-        (("count in C", 0), Ending.TIMEOUT),
-        (("allocate", 1 << 30), Ending.CRASH),
-        (("fail", 0), Ending.CRASH),
+        (("sleep", 9), TaskStatus.TIMEOUT),
+        (("count in C", 0), TaskStatus.TIMEOUT),
+        (("allocate", 1 << 30), TaskStatus.CRASH),
+        (("fail", 0), TaskStatus.CRASH),
     ],
 )
 def test_a_task_that_ends_badly_costs_itself_only(pool, task, ending):
     pool.run("echo", 0)
     start = time.perf_counter()
-    assert pool.run(*task) == Outcome(ending)
+    assert pool.run(*task) == TaskResult(ending)
     assert time.perf_counter() - start < 1.0
-    assert all(pool.run("echo", n) == Outcome(Ending.DONE, n) for n in range(10))
+    assert all(pool.run("echo", n) == TaskResult(TaskStatus.DONE, n) for n in range(10))
 
 
 def test_more_callers_than_workers_wait_for_their_turn(pool):
@@ -98,18 +98,20 @@ def test_a_kill_in_mid_run_costs_at_most_the_task_it_hits(pool):
         outcomes = list(threads.map(lambda n: pool.run("echo", n), range(3000)))
     stop.set()
     killer.join()
-    crashed = sum(outcome.ending is Ending.CRASH for outcome in outcomes)
+    crashed = sum(outcome.status is TaskStatus.CRASH for outcome in outcomes)
     assert kills > 0
     assert crashed <= kills
-    assert all(outcome in (Outcome(Ending.DONE, n), Outcome(Ending.CRASH)) for n, outcome in enumerate(outcomes))
-    assert all(pool.run("echo", n) == Outcome(Ending.DONE, n) for n in range(50))
+    assert all(
+        outcome in (TaskResult(TaskStatus.DONE, n), TaskResult(TaskStatus.CRASH)) for n, outcome in enumerate(outcomes)
+    )
+    assert all(pool.run("echo", n) == TaskResult(TaskStatus.DONE, n) for n in range(50))
 
 
 def test_a_process_killed_while_idle_costs_nothing(pool):
     process = pool.run("process id", 0).value
     os.kill(process, signal.SIGKILL)
     time.sleep(0.2)
-    assert all(pool.run("echo", n) == Outcome(Ending.DONE, n) for n in range(10))
+    assert all(pool.run("echo", n) == TaskResult(TaskStatus.DONE, n) for n in range(10))
 
 
 def test_a_killed_keeper_is_replaced(pool):
@@ -118,8 +120,8 @@ def test_a_killed_keeper_is_replaced(pool):
     for keeper in before:
         os.killpg(keeper, signal.SIGKILL)
     outcomes = [pool.run("echo", n) for n in range(6)]
-    assert sum(outcome.ending is Ending.CRASH for outcome in outcomes) <= 2
-    assert outcomes[-1] == Outcome(Ending.DONE, 5)
+    assert sum(outcome.status is TaskStatus.CRASH for outcome in outcomes) <= 2
+    assert outcomes[-1] == TaskResult(TaskStatus.DONE, 5)
     assert before != pool.process_ids()
 
 
@@ -158,7 +160,7 @@ def test_a_replacement_that_is_refused_once_is_tried_again(refused):
     with ThreadPoolExecutor(4) as threads:
         outcomes = list(threads.map(lambda n: pool.run("echo", n), range(8)))
     pool.close()
-    assert sum(outcome.ending is Ending.CRASH for outcome in outcomes) == 1
+    assert sum(outcome.status is TaskStatus.CRASH for outcome in outcomes) == 1
 
 
 @pytest.mark.parametrize(
@@ -175,7 +177,7 @@ def test_replacements_that_are_always_refused_are_an_error_for_all_who_wait(refu
 
     def problem(n: int) -> str:
         try:
-            return pool.run("echo", n).ending.value
+            return pool.run("echo", n).status.value
         except RuntimeError as raised:
             return str(raised)
 
@@ -184,7 +186,7 @@ def test_replacements_that_are_always_refused_are_an_error_for_all_who_wait(refu
     assert sum(limit in problem for problem in problems) >= 4, problems
     assert limit in problem(0)
     refused.times = 0
-    assert pool.run("echo", 7) == Outcome(Ending.DONE, 7)
+    assert pool.run("echo", 7) == TaskResult(TaskStatus.DONE, 7)
     pool.close()
 
 
@@ -194,20 +196,20 @@ def test_a_start_without_threads_is_done_by_the_caller(monkeypatch):
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     pool = WorkerPool("some_tasks", workers=1, timeout=1.0, memory_bytes=1 << 28)
-    assert pool.run("echo", 3) == Outcome(Ending.DONE, 3)
+    assert pool.run("echo", 3) == TaskResult(TaskStatus.DONE, 3)
     pool.close()
 
 
 def test_a_wait_is_bounded(pool, monkeypatch):
-    workers = [pool._take(), pool._take()]
+    workers = [pool._acquire(), pool._acquire()]
     monkeypatch.setattr("verl_rsim.reward.math_grading.worker_pool.START_SECONDS", 0.0)
     monkeypatch.setattr("verl_rsim.reward.math_grading.worker_pool.MAX_BACK_OFF", 0.0)
-    pool._turn_seconds = 0.1
+    pool._task_seconds = 0.1
     with pytest.raises(RuntimeError, match="no worker was free"):
         pool.run("echo", 1)
     for worker in workers:
-        pool._give_back(worker)
-    assert pool.run("echo", 2) == Outcome(Ending.DONE, 2)
+        pool._release(worker)
+    assert pool.run("echo", 2) == TaskResult(TaskStatus.DONE, 2)
 
 
 def test_a_closed_pool_refuses_work_and_leaves_no_process(pool):

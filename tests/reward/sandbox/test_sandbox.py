@@ -15,9 +15,9 @@ import pytest
 
 from verl_rsim.reward.code_grading.scorer import CodeScorer
 from verl_rsim.reward.sandbox import bubblewrap, local, sandlock
-from verl_rsim.reward.sandbox.base import ProgramResult, Sandbox, SandboxError, SandboxLimits, inside_source
+from verl_rsim.reward.sandbox.base import ProgramResult, Sandbox, SandboxError, SandboxLimits, guest_source
 from verl_rsim.reward.sandbox.create import create_sandbox
-from verl_rsim.reward.sandbox.fusion import FusionSandbox, _Done
+from verl_rsim.reward.sandbox.fusion import FusionSandbox, _RunResult
 from verl_rsim.utils.errors import ConfigError
 
 LIMITS = SandboxLimits(wall_seconds=5.0, memory_bytes=512 << 20, output_bytes=1 << 16)
@@ -29,7 +29,7 @@ def sandbox() -> Sandbox:
 
 
 def play(sandbox: Sandbox, program: str, stdin: str = "", seconds: float = 5.0) -> ProgramResult:
-    return sandbox.run(f"play({program!a}, {sandbox.inside()})", stdin, seconds)
+    return sandbox.run(f"run_program({program!a}, {sandbox.rlimits()})", stdin, seconds)
 
 
 ENDINGS = [
@@ -106,7 +106,7 @@ def test_all_is_gone_when_the_one_who_grades_is_killed():
     job = (
         "from verl_rsim.reward.sandbox.create import create_sandbox\n"
         "s = create_sandbox('bubblewrap'); print('ready', flush=True)\n"
-        "s.run(f\"play('while True: pass', {s.inside()})\", '', 60)"
+        "s.run(f\"run_program('while True: pass', {s.rlimits()})\", '', 60)"
     )
     with subprocess.Popen([sys.executable, "-c", job], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -236,11 +236,11 @@ class ProcessSandbox(FusionSandbox):
 
     requests = 0
 
-    def _request(self, call: str, stdin: str, seconds: float) -> _Done:
+    def _request(self, call: str, stdin: str, seconds: float) -> _RunResult:
         self.requests += 1
-        command = [sys.executable, "-I", "-S", "-c", f"{inside_source()}\n{call}\n"]
+        command = [sys.executable, "-I", "-S", "-c", f"{guest_source()}\n{call}\n"]
         done = subprocess.run(command, input=stdin.encode(), capture_output=True, timeout=seconds, check=False)
-        return _Done(done.stdout, done.stderr, done.returncode, False)
+        return _RunResult(done.stdout, done.stderr, done.returncode, False)
 
 
 DRAWN = [38, 50, 53]

@@ -19,7 +19,7 @@ from verl_rsim.utils.errors import ConfigError, DataError
 
 
 def save_on_two_gpus(folder: Path, base: Path, weights: dict[str, torch.Tensor]) -> None:
-    """What verl saves of a policy with these weights that two GPUs shared."""
+    """Writes what verl saves of a policy with these weights that is sharded over two GPUs."""
     folder.mkdir(parents=True)
     for rank in (0, 1):
         dist.init_process_group("fake", rank=rank, world_size=2, store=FakeStore())
@@ -51,13 +51,13 @@ def base(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, base):
-    """A checkpoint's root of a planner that two GPUs shared, and the planner's weights in float32."""
+    """Root of a checkpoint of a planner sharded over two GPUs, and the planner's weights in float32."""
     root = tmp_path_factory.mktemp("run")
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     torch.manual_seed(0)
     weights = {name: value + 1e-6 * torch.randn(value.shape) for name, value in model.state_dict().items()}
     save_on_two_gpus(step_folder(root, 5) / "planner", base, weights)
-    finish(root, SavedState(5, 0, ("planner",), dtypes={"planner": "float32"}), None)
+    finish(root, SavedState(step=5, stage=0, trained=("planner",), dtypes={"planner": "float32"}), None)
     return root, weights
 
 
@@ -104,7 +104,8 @@ def test_an_export_of_lora_is_the_sum_and_the_adapter_beside_it(adapter, base, o
     folder = step_folder(tmp_path, 3) / "planner"
     save_on_two_gpus(folder, base, {k: v for k, v in adapter.items() if "lora_" in k or not only})
     (folder / "lora_train_meta.json").write_text(json.dumps({"r": RANK, "lora_alpha": ALPHA, "task_type": "CAUSAL_LM"}))
-    finish(tmp_path, SavedState(3, 0, ("planner",), dtypes={"planner": "float32"}, models={"planner": str(base)}), None)
+    described = {"dtypes": {"planner": "float32"}, "models": {"planner": str(base)}}
+    finish(tmp_path, SavedState(step=3, stage=0, trained=("planner",), **described), None)
     exported = export_policies(tmp_path, tmp_path / "out")["planner"]
     merged = AutoModelForCausalLM.from_pretrained(exported, dtype="auto")
     assert merged.dtype == torch.float32
@@ -125,6 +126,6 @@ def test_bad_exports(trained, tmp_path):
         export_policies(root, tmp_path, "int8")
     broken = tmp_path / "run"
     (step_folder(broken, 1) / "planner").mkdir(parents=True)
-    finish(broken, SavedState(1, 0, ("planner",)), None)
+    finish(broken, SavedState(step=1, stage=0, trained=("planner",)), None)
     with pytest.raises(DataError, match="cannot be merged"):
         export_policies(broken, tmp_path / "out")

@@ -10,8 +10,8 @@ from verl_rsim.monitoring.alarms import AlarmState
 from verl_rsim.training.checkpoint.store import (
     STATE,
     SavedState,
+    complete_checkpoints,
     finish,
-    finished,
     read_state,
     remove,
     resume_folder,
@@ -24,7 +24,7 @@ from verl_rsim.utils.errors import ConfigError, SaveError
 def save(root, step, keep=None, began=0):
     step_folder(root, step).mkdir(parents=True)
     (step_folder(root, step) / "data.pt").write_text("data")
-    finish(root, SavedState(step, 0, ("planner", "reasoner"), began=began), keep)
+    finish(root, SavedState(step=step, stage=0, trained=("planner", "reasoner"), began=began), keep)
 
 
 def test_an_unfinished_checkpoint_is_never_resumed_from(tmp_path):
@@ -37,7 +37,7 @@ def test_an_unfinished_checkpoint_is_never_resumed_from(tmp_path):
 def test_old_checkpoints_go_only_when_the_new_one_is_complete(tmp_path):
     for step in (2, 4, 10):
         save(tmp_path, step, keep=2)
-    assert finished(tmp_path) == [step_folder(tmp_path, 4), step_folder(tmp_path, 10)]
+    assert complete_checkpoints(tmp_path) == [step_folder(tmp_path, 4), step_folder(tmp_path, 10)]
     assert not step_folder(tmp_path, 2).exists()
     assert (tmp_path / "latest_checkpointed_iteration.txt").read_text() == "10"
 
@@ -47,7 +47,7 @@ def test_a_run_that_went_back_keeps_its_own_checkpoints(tmp_path):
         save(tmp_path, step)
     remove(step_folder(tmp_path, 4))
     save(tmp_path, 4, keep=1)  # resumed from step 2: the 6 of the old branch goes, not the new 4
-    assert finished(tmp_path) == [step_folder(tmp_path, 4)]
+    assert complete_checkpoints(tmp_path) == [step_folder(tmp_path, 4)]
 
 
 def test_another_runs_checkpoints_are_not_counted_among_the_ones_to_keep(tmp_path):
@@ -55,7 +55,7 @@ def test_another_runs_checkpoints_are_not_counted_among_the_ones_to_keep(tmp_pat
         save(tmp_path, step)
     for step in (20, 40):  # a run begun anew in the same folder
         save(tmp_path, step, keep=1, began=3)
-    assert [read_state(folder).step for folder in finished(tmp_path)] == [260, 300, 40]
+    assert [read_state(folder).step for folder in complete_checkpoints(tmp_path)] == [260, 300, 40]
 
 
 def test_a_copied_folder_is_resumed_from_its_last_checkpoint(tmp_path):
@@ -67,7 +67,7 @@ def test_a_copied_folder_is_resumed_from_its_last_checkpoint(tmp_path):
         os.utime(copy / name / STATE, (number, number))
     assert resume_folder("auto", copy, None) == step_folder(copy, 100)
     save(copy, 120, keep=2)
-    assert finished(copy) == [step_folder(copy, 100), step_folder(copy, 120)]
+    assert complete_checkpoints(copy) == [step_folder(copy, 100), step_folder(copy, 120)]
 
 
 def test_a_damaged_checkpoint_is_not_passed_over(tmp_path):
@@ -85,9 +85,9 @@ def test_resume_modes(tmp_path):
     assert resume_folder("disable", tmp_path, None) is None
     folder = step_folder(tmp_path, 3)
     assert resume_folder("resume_path", tmp_path, str(folder)) == folder
-    assert read_state(folder) == SavedState(3, 0, ("planner", "reasoner"), number=1)
+    assert read_state(folder) == SavedState(step=3, stage=0, trained=("planner", "reasoner"), number=1)
     alarms = AlarmState({"zero_groups/planner": 4}, (30.0, 31.5))
-    counted = SavedState(3, 0, ("planner",), alarms, {"planner": "float32"})
+    counted = SavedState(step=3, stage=0, trained=("planner",), alarms=alarms, dtypes={"planner": "float32"})
     finish(tmp_path, counted, None)
     assert read_state(folder) == replace(counted, number=2)
     (folder / STATE).write_text('{"step": 3, "stage": 0, "trained": ["planner"], "format": 1}')

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from verl_rsim.cli import app
 from verl_rsim.config.recipes import compose_recipe
 from verl_rsim.training.preflight import doctor, hardware
-from verl_rsim.training.preflight.doctor import Level, broken, diagnose, fine, warning
+from verl_rsim.training.preflight.doctor import Level, broken, diagnose, ok, warning
 
 
 def report(*checks) -> tuple[bool, str]:
@@ -21,7 +21,7 @@ def report(*checks) -> tuple[bool, str]:
 
 
 def test_only_what_is_broken_fails_and_each_trouble_has_its_remedy():
-    healthy, text = report(lambda: iter([fine("a", "well"), warning("b", "so so", "rest")]))
+    healthy, text = report(lambda: iter([ok("a", "well"), warning("b", "so so", "rest")]))
     assert healthy
     assert text == "ok       a: well\nwarning  b: so so\n         -> rest\n"
     assert not report(lambda: iter([broken("c", "bad", "mend")]))[0]
@@ -29,7 +29,7 @@ def test_only_what_is_broken_fails_and_each_trouble_has_its_remedy():
 
 def test_a_check_that_cannot_be_imported_is_a_finding():
     def check_versions():
-        yield fine("python", "3")
+        yield ok("python", "3")
         import no_such_module  # noqa: F401
 
     healthy, text = report(check_versions)
@@ -48,14 +48,14 @@ def test_a_package_that_is_missing_or_of_a_wrong_version_is_named(monkeypatch):
     monkeypatch.setattr(metadata, "version", version)
     found = {finding.subject: finding for finding in doctor.check_versions()}
     assert found["ray"].level is Level.BROKEN
-    assert "transformers" in found["verl-rsim"].seen
-    assert "(here: 4.0)" in found["verl-rsim"].seen
+    assert "transformers" in found["verl-rsim"].details
+    assert "(here: 4.0)" in found["verl-rsim"].details
 
 
 @pytest.mark.parametrize(
     ("script", "level", "said"),
     [
-        ("raise SystemExit(0)", Level.FINE, "registered"),
+        ("raise SystemExit(0)", Level.OK, "registered"),
         ("raise SystemExit(2)", Level.BROKEN, "verl does not load it"),
         ("import sys; print('noise', file=sys.stderr); 1 / 0", Level.BROKEN, "ZeroDivisionError"),
         ("import time; time.sleep(60)", Level.BROKEN, "more than"),
@@ -66,8 +66,8 @@ def test_the_plugin_is_looked_at_in_a_fresh_process(monkeypatch, script, level, 
     monkeypatch.setattr(doctor, "PROBE_SECONDS", 5)
     (finding,) = doctor.check_plugin()
     assert finding.level is level
-    assert said in finding.seen
-    assert "noise" not in finding.seen
+    assert said in finding.details
+    assert "noise" not in finding.details
 
 
 def test_the_memory_of_a_container_is_its_own(tmp_path):
@@ -84,7 +84,7 @@ def test_segments_that_a_process_maps_are_not_left_over(tmp_path):
     for name in ("psm_used", "psm_old", "sem.mp-old", "other"):
         (shared / name).write_bytes(b"x" * 5000)
     (process / "maps").write_text(f"7f00-7f01 rw-s 00000000 00:01 7 {shared}/psm_used\n")
-    left = hardware.leftovers(shared, tmp_path / "proc")
+    left = hardware.orphaned_segments(shared, tmp_path / "proc")
     assert {path.name for path in left.paths} == {"psm_old", "sem.mp-old"}
     assert left.size >= 2 * 4096
 
@@ -101,7 +101,7 @@ def test_the_gpus_are_what_nvidia_smi_says(tmp_path, monkeypatch):
     program.write_text("#!/bin/sh\necho 'no driver' >&2; exit 9\n")
     with pytest.raises(RuntimeError, match="no driver"):
         hardware.gpus()
-    assert doctor_job._cards() == [], "the check of the hardware has said so"
+    assert doctor_job._gpus() == [], "the check of the hardware has said so"
     program.write_text("#!/bin/sh\necho 'NVIDIA GB10, [N/A], [N/A]'\n")
     assert hardware.gpus() == [hardware.Gpu("NVIDIA GB10", 0, 0)]
 
@@ -121,12 +121,12 @@ def test_on_a_gpu_the_servers_take_their_share_of_it(home, monkeypatch):
     assert (reasoner.micro_tokens, reasoner.master_bytes, reasoner.all_logits) == (4096, 4, True)
     planner = doctor_job.plan_of(config, "planner", frozen=False)
     findings = list(doctor_job._check_fit(config, [planner, reasoner], Console(file=io.StringIO())))
-    assert [finding.level for finding in findings] == [Level.FINE]
+    assert [finding.level for finding in findings] == [Level.OK]
     config.actor_rollout_ref.rollout.gpu_memory_utilization = 0.9
     reasoner = doctor_job.plan_of(config, "reasoner", frozen=False)
     (finding,) = doctor_job._check_fit(config, [planner, reasoner], Console(file=io.StringIO()))
     assert finding.level is Level.BROKEN
-    assert "lower actor_rollout_ref.rollout.gpu_memory_utilization" in finding.remedy
+    assert "lower actor_rollout_ref.rollout.gpu_memory_utilization" in finding.fix
 
 
 def test_a_planner_with_gpus_of_its_own_has_a_table_of_its_own(home, monkeypatch):
@@ -170,8 +170,8 @@ def test_a_job_that_would_wait_for_cores_without_end_is_found(home, monkeypatch,
     if remedy == "nothing said":
         assert found == []
         return
-    assert found[0].level is (Level.BROKEN if remedy else Level.FINE)
-    assert remedy in found[0].remedy
+    assert found[0].level is (Level.BROKEN if remedy else Level.OK)
+    assert remedy in found[0].fix
 
 
 def test_the_cache_of_a_server_is_what_vllm_takes_it_to_be(monkeypatch):

@@ -1,4 +1,4 @@
-"""Adapters to go on from: what verl would not save again is refused."""
+"""Adapters that verl would not save completely are refused as a start for training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The estimate, against a computation by hand and against what was measured."""
+"""Compares the estimate with computations by hand and with measurements."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ SMOLLM2 = ModelSize(parameters=134_515_008, layers=30, hidden=576, vocabulary=49
 TINY = ModelSize(parameters=400_000, layers=2, hidden=128, vocabulary=365)
 
 
-def sizes(lines) -> dict[str, int]:
-    return {line.what: line.size for line in lines}
+def sizes(terms) -> dict[str, int]:
+    return {term.name: term.size for term in terms}
 
 
 def test_one_gpu_of_two_by_hand():
     reasoner = RolePlan("reasoner", QWEN, ranks=2, reference=True, compute_bytes=2, micro_tokens=4000,
                         server_bytes_allowed=40 * GIB, sleeps=True)  # fmt: skip
-    lines = estimate([reasoner, RolePlan("planner", TINY, trained=False)], cpu=False)
-    found = sizes(lines)
+    terms = estimate([reasoner, RolePlan("planner", TINY, trained=False)], cpu=False)
+    found = sizes(terms)
     assert found["reasoner's weights"] == found["reasoner's gradients"] == 10**9
     assert "reasoner's reference" not in found, "verl keeps it in host memory"
     assert found["reasoner's optimizer"] == 2 * 10**9
@@ -30,7 +30,7 @@ def test_one_gpu_of_two_by_hand():
     assert found["reasoner's logits"] == 4000 * 150_000 * 12
     assert not any("planner's w" in name or "planner's o" in name for name in found), "a frozen role trains nothing"
     held = 3 * 10**9
-    assert peaks(lines) == {
+    assert peaks(terms) == {
         "rollout": held + 40 * GIB,
         "reasoner update": held + 10**9 + 2 * (10**9 // 24) + 328 * 10**6 + 7200 * 10**6,
     }
@@ -50,9 +50,9 @@ def test_what_is_offloaded_is_there_in_the_update_alone():
     plan = RolePlan(
         "planner", QWEN, micro_tokens=10, all_logits=False, weights_offloaded=True, optimizer_offloaded=True
     )
-    lines = estimate([plan], cpu=False)
-    assert {line.phase for line in lines} == {"planner update"}
-    assert "planner's logits" not in sizes(lines), "nine words"
+    terms = estimate([plan], cpu=False)
+    assert {term.phase for term in terms} == {"planner update"}
+    assert "planner's logits" not in sizes(terms), "nine words"
 
 
 def test_activations_without_checkpointing_are_kept_in_every_layer():

@@ -1,4 +1,4 @@
-"""What is counted on a model without weights, against the definition."""
+"""Parameter counts on models without weights agree with the definition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What verl's options may be in a job of two policies: refused at verl's entry points, before anything is started."""
+"""Options of verl that two policies cannot have are refused at verl's entry points, before anything is started."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 from support.paths import ROOT
 
-from verl_rsim.training.preflight.verl_option_rules import JOB_ONLY, POLICIES, POLICY_ONLY, check_early, check_options
+from verl_rsim.training.preflight.verl_option_rules import (
+    FIXED_JOB_OPTIONS,
+    FIXED_POLICY_OPTIONS,
+    POLICIES,
+    check_early,
+    check_options,
+)
 from verl_rsim.utils.errors import ConfigError
 
 PAGE = (ROOT / "docs/verl_options.md").read_text()
@@ -63,7 +69,9 @@ def test_refused_by_key_value_and_fix(tiny, key, value, why):
 
 
 OTHERS = [(None, "somewhere"), (False, True), (True, False), (0, 3), (1, 2), ("async", "sync")]
-ONLY = {**JOB_ONLY, **{f"{policy}.{key}": rule for policy in POLICIES for key, rule in POLICY_ONLY.items()}}
+ONLY = dict(FIXED_JOB_OPTIONS)
+for _policy in POLICIES:
+    ONLY |= {f"{_policy}.{key}": rule for key, rule in FIXED_POLICY_OPTIONS.items()}
 
 
 @pytest.mark.parametrize("key", ONLY)
@@ -111,7 +119,7 @@ def test_the_rollout_refuses_a_trainer_of_one_policy(tiny):
 
 
 def test_the_page_names_every_option_that_is_refused():
-    for key in [*JOB_ONLY, *POLICY_ONLY]:
+    for key in [*FIXED_JOB_OPTIONS, *FIXED_POLICY_OPTIONS]:
         assert f"`{key}`" in PAGE, key
 
 

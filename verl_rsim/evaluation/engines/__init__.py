@@ -1,0 +1,1 @@
+"""Engines that continue token ids outside training: vLLM on this machine, or a server over HTTP."""

@@ -1,4 +1,4 @@
-"""What plays a model outside training: an engine that continues token ids, and the dialogue's sampler over it."""
+"""Defines the interface of engines that continue token ids, and the dialogue's sampler over such an engine."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from verl_rsim.core.dialogue import Generation, Request
+from verl_rsim.core.episode import Generation, Request
 from verl_rsim.core.sampling_params import sampling_params
 
-Watch = Callable[[Sequence[int]], None]
-"""Is told tokens as they are sampled, in order; what it raises ends the generation."""
+TokenCallback = Callable[[Sequence[int]], None]
+"""Receives tokens as they are sampled, in order; an exception that it raises ends the generation."""
 
 
 class Engine(ABC):
     """Continues token ids exactly: takes the prompt as ids and returns the ids it sampled.
 
     Attributes:
-        name: where the model comes from, for people.
-        context: tokens of prompt and continuation together.
+        name: folder, id or URL of the model, for messages.
+        context: most tokens of prompt and continuation together.
     """
 
     name: str
@@ -28,44 +28,46 @@ class Engine(ABC):
 
     @abstractmethod
     async def start(self) -> None:
-        """Load the model or open the connections; a no-op when that is done.
+        """Loads the model or opens the connections; does nothing if that is done.
 
         Raises:
-            EngineError: it cannot.
+            EngineError: the model cannot be loaded or reached.
         """
 
     @abstractmethod
     async def generate(
-        self, prompt_ids: Sequence[int], params: Mapping[str, Any], watch: Watch | None = None
+        self, prompt_ids: Sequence[int], params: Mapping[str, Any], on_tokens: TokenCallback | None = None
     ) -> Generation:
-        """Continue ``prompt_ids``; cancelling the call ends the work.
+        """Continues ``prompt_ids``; cancelling the call ends the generation.
 
         Args:
-            params: by vLLM's names; see :func:`verl_rsim.core.sampling_params.sampling_params`.
-            watch: is told the tokens as they come; an engine that cannot do so leaves it out.
+            prompt_ids: token ids to continue.
+            params: sampling parameters by vLLM's names; see :func:`verl_rsim.core.sampling_params.sampling_params`.
+            on_tokens: receives tokens as they are sampled.
 
         Raises:
-            EngineError: no answer, or none that can be used.
+            EngineError: the engine failed, or returned no tokens.
         """
 
     @abstractmethod
     async def check_health(self) -> None:
-        """Raise EngineError if the engine is known not to answer; takes seconds at most."""
+        """Raises EngineError if the engine is known not to answer; takes seconds at most."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Free what :meth:`start` took; the engine can be started again."""
+        """Frees what :meth:`start` took; the engine can be started again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are drawn; temperature 0 is greedy."""
+    """Sampling parameters of one model; temperature 0 is greedy."""
 
     temperature: float = 0.0
     top_p: float = 1.0
 
     def params(self) -> dict[str, Any]:
-        """By vLLM's names. All are named, since a server fills in what is not from the model's own defaults."""
+        """Returns the parameters by vLLM's names."""
+        # All are set: a server takes missing ones from the model's generation config, which differs from training.
         return {
             "temperature": self.temperature,
             "top_p": self.top_p,
@@ -77,20 +79,24 @@ class Sampling:
 
 @dataclass
 class EngineSampler:
-    """The dialogue's ``Generate`` over an engine, for one episode; counts what it costs.
+    """Generates one model's part of one episode with an engine, and counts tokens and seconds.
+
+    It is the dialogue's ``Generate``.
 
     Attributes:
-        seed: makes the samples repeatable; None: a new draw each time.
-        watch: is told the tokens as they come.
-        read: tokens the model was given so far: the prompt and what was put between its own tokens.
-        tokens: generated so far.
-        seconds: of waiting for the engine, its queue included.
+        engine: continues the model's token ids.
+        sampling: sampling parameters.
+        seed: makes the samples repeatable; None draws new ones each time.
+        on_tokens: receives tokens as they are sampled.
+        read: tokens that the model has read so far and did not generate: prompt and inserted text.
+        tokens: tokens generated so far.
+        seconds: seconds spent waiting for the engine, including its queue.
     """
 
     engine: Engine
     sampling: Sampling
     seed: str | None = None
-    watch: Watch | None = None
+    on_tokens: TokenCallback | None = None
     read: int = field(default=0, init=False)
     tokens: int = field(default=0, init=False)
     seconds: float = field(default=0.0, init=False)
@@ -99,7 +105,7 @@ class EngineSampler:
         began = time.monotonic()
         params = sampling_params(request, self.sampling.params(), self.seed)
         self.read = len(request.prompt_ids) - self.tokens
-        generation = await self.engine.generate(request.prompt_ids, params, watch=self.watch)
+        generation = await self.engine.generate(request.prompt_ids, params, on_tokens=self.on_tokens)
         self.seconds += time.monotonic() - began
         self.tokens += len(generation.token_ids)
         return generation

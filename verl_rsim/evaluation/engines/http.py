@@ -1,8 +1,8 @@
-"""A model behind an OpenAI-compatible endpoint, continued by token ids through ``/v1/completions``.
+"""Continues token ids with a model behind an OpenAI-compatible endpoint, through ``/v1/completions``.
 
-The dialogue hands over ids and needs the sampled ids back; text encoded again is not always the same ids. vLLM's own
-server does both. An endpoint that does not is refused at the first contact: there is no inexact mode, and chat
-completions, which hide the prompt's ids, are not used. ``RSIM_API_KEY`` is sent as bearer token if it is set.
+The dialogue sends token ids and needs the sampled ids back, since encoding text again does not always give the same
+ids. vLLM's own server does both. An endpoint that does not is refused at the first contact; there is no inexact mode.
+Chat completions are not used because they hide the prompt's ids. ``RSIM_API_KEY`` is sent as bearer token if it is set.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from verl_rsim.core.dialogue import Generation
+from verl_rsim.core.episode import Generation
 from verl_rsim.core.prompts import Codec
-from verl_rsim.evaluation.engines.base import Engine, Watch
+from verl_rsim.evaluation.engines.base import Engine, TokenCallback
 from verl_rsim.evaluation.engines.http_stream import read_stream
 from verl_rsim.utils.errors import EngineBusy, EngineError, EngineTimeout
 
@@ -28,19 +28,19 @@ API_KEY = "RSIM_API_KEY"
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 600.0
 ATTEMPTS = 4
-"""Of a request whose connection fails or that the server turns away (429, 502, 503, 504), a second or so apart."""
-_TURNED_AWAY = (429, 502, 503, 504)
+"""Attempts at a request whose connection fails or that the server turns away (429, 502, 503, 504)."""
+_BUSY_STATUSES = (429, 502, 503, 504)
 _PROBE = "What is 12 + 30?\n\nLet me check this: 42"
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """What an endpoint says of its model.
+    """Describes the model of an endpoint, as ``/v1/models`` lists it.
 
     Attributes:
-        id: the name to ask for it.
-        root: the folder or id it was loaded from, where the endpoint says so.
-        context: tokens it takes, where the endpoint says so.
+        id: name of the model in requests.
+        root: folder or id that the model was loaded from; None if not listed.
+        context: most tokens of prompt and continuation together; None if not listed.
     """
 
     id: str
@@ -49,19 +49,21 @@ class ServedModel:
 
 
 def is_url(source: str) -> bool:
-    """Whether a model is given as an endpoint."""
+    """Returns True if a model is named by the URL of an endpoint."""
     return source.startswith(("http://", "https://"))
 
 
 class HttpEngine(Engine):
-    """An endpoint's model.
+    """Continues token ids with the model of an endpoint.
 
     Args:
-        url: of the server, with or without ``/v1``.
-        transport: of the HTTP client, for tests.
+        url: URL of the server, with or without ``/v1``.
+        connect_seconds: timeout of a connection.
+        read_seconds: timeout of a response.
+        transport: replaces the HTTP client's transport in tests.
 
     Raises:
-        EngineError: the URL is none, or carries a password.
+        EngineError: the URL is invalid or contains a password, or the server cannot be reached or lists no model.
     """
 
     def __init__(
@@ -73,9 +75,9 @@ class HttpEngine(Engine):
     ):
         parts = urlsplit(url)
         if not parts.hostname:
-            raise EngineError(f"{url!r} is no URL of a server: write http://host:port")
+            raise EngineError(f"{url!r} is no URL of a server; write http://host:port")
         if parts.username or parts.password:
-            raise EngineError(f"the URL of {parts.hostname} carries a password: set {API_KEY} instead")
+            raise EngineError(f"the URL of {parts.hostname} carries a password; set {API_KEY} instead")
         self.name = url.rstrip("/").removesuffix("/v1")
         key = os.environ.get(API_KEY)
         self._options: dict[str, Any] = {
@@ -92,23 +94,26 @@ class HttpEngine(Engine):
     def _ask_for_model(self) -> ServedModel:
         cards = self._call("GET", "models").get("data")
         if not isinstance(cards, list) or not cards or "id" not in cards[0]:
-            raise EngineError(f"{self.name}: /v1/models lists no model; it is no OpenAI-compatible server")
+            raise EngineError(f"{self.name}: /v1/models lists no model; name the URL of an OpenAI-compatible server")
         return ServedModel(cards[0]["id"], cards[0].get("root"), cards[0].get("max_model_len"))
 
     def check(self, codec: Codec, labels: bool = True) -> None:
-        """Make sure the endpoint continues token ids of this codec exactly and, if it can be asked, has the same chat
-        template.
+        """Checks with two short requests that the endpoint continues this codec's token ids exactly.
+
+        If the endpoint has ``/tokenize``, its chat template is compared with the codec's as well.
 
         Args:
-            labels: also that it samples among the tokens allowed, as a planner's must.
+            codec: tokenizer and chat template that the model is played with.
+            labels: also check that the endpoint samples among allowed tokens only, as a planner needs.
 
         Raises:
-            EngineError: it does not.
+            EngineError: the endpoint returns no token ids, ignores ``allowed_token_ids``, or encodes text differently.
         """
         ids = codec.encode(_PROBE)
         params: dict[str, Any] = {"temperature": 0, "max_tokens": 1, "add_special_tokens": False}
         if labels:
             params["allowed_token_ids"] = [ids[0]]
+        # The text shows whether the server encodes as the codec does, the ids whether it takes and returns ids.
         for prompt in (_PROBE, list(ids)):
             choice = _choice(self._call("POST", "completions", self._body(prompt, params)), self.name)
             if not choice.get("token_ids"):
@@ -118,7 +123,7 @@ class HttpEngine(Engine):
                 raise EngineError(f"{self.name}: ignores allowed_token_ids; serve the model with `vllm serve`")
             if tuple(choice.get("prompt_token_ids") or ids) != ids:
                 fix = "name the tokenizer the server uses"
-                raise EngineError(f"{self.name}: encodes text otherwise than the tokenizer given here; {fix}")
+                raise EngineError(f"{self.name}: encodes text differently from the tokenizer given here; {fix}")
         self._check_template(codec)
 
     def _check_template(self, codec: Codec) -> None:
@@ -131,35 +136,36 @@ class HttpEngine(Engine):
             raise _unreachable(self.name, error) from error
         if response.status_code == 200 and tuple(_content(response, self.name).get("tokens", ())) != codec.chat(chat):
             fix = "name the tokenizer the server uses, with the chat template it was started with"
-            raise EngineError(f"{self.name}: its chat template is not that of the tokenizer given here; {fix}")
+            raise EngineError(f"{self.name}: its chat template differs from that of the tokenizer given here; {fix}")
 
     async def start(self) -> None:
         if self._client is None:
             self._client = httpx.AsyncClient(**self._options, limits=self._limits)
 
     async def generate(
-        self, prompt_ids: Sequence[int], params: Mapping[str, Any], watch: Watch | None = None
+        self, prompt_ids: Sequence[int], params: Mapping[str, Any], on_tokens: TokenCallback | None = None
     ) -> Generation:
         await self.start()
         body = self._body(list(prompt_ids), params)
-        told = 0
+        delivered = 0
 
-        def tell(ids: Sequence[int]) -> None:
-            nonlocal told
-            told += len(ids)
-            if watch:
-                watch(ids)
+        def deliver(ids: Sequence[int]) -> None:
+            nonlocal delivered
+            delivered += len(ids)
+            if on_tokens:
+                on_tokens(ids)
 
         for attempt in range(ATTEMPTS):
-            last = attempt == ATTEMPTS - 1
+            is_last = attempt == ATTEMPTS - 1
             try:
-                choice = await (self._streamed(body, tell) if watch else self._whole(body))
+                choice = await (self._streamed(body, deliver) if on_tokens else self._whole(body))
                 return _generation(choice, self.name)
             except EngineBusy:
-                if last:
+                if is_last:
                     raise
             except httpx.TransportError as error:
-                if last or told or isinstance(error, httpx.ReadTimeout):
+                # Delivered tokens cannot be taken back, and a slow server would only be loaded twice by a second try.
+                if is_last or delivered or isinstance(error, httpx.ReadTimeout):
                     raise _unreachable(self.name, error) from error
             await asyncio.sleep(0.5 * 2**attempt)
         raise AssertionError("the last attempt returns or raises")
@@ -168,13 +174,13 @@ class HttpEngine(Engine):
         response = await self._client.post("completions", json=body)  # type: ignore[union-attr]
         return _choice(_content(response, self.name), self.name)
 
-    async def _streamed(self, body: dict[str, Any], watch: Watch) -> dict[str, Any]:
+    async def _streamed(self, body: dict[str, Any], on_tokens: TokenCallback) -> dict[str, Any]:
         body = {**body, "stream": True}
         async with self._client.stream("POST", "completions", json=body) as response:  # type: ignore[union-attr]
             if response.status_code >= 400:
                 await response.aread()
                 _content(response, self.name)  # raises
-            return await read_stream(response, self.name, watch)
+            return await read_stream(response, self.name, on_tokens)
 
     async def check_health(self) -> None:
         await self.start()
@@ -190,9 +196,10 @@ class HttpEngine(Engine):
             await client.aclose()
 
     def _body(self, prompt: str | list[int], params: Mapping[str, Any]) -> dict[str, Any]:
+        # logprobs=0 asks for the sampled token's log-prob alone.
         return {**params, "model": self.model.id, "prompt": prompt, "logprobs": 0, "return_token_ids": True}
 
-    def _call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
             with httpx.Client(**self._options) as client:
                 return _content(client.request(method, path, json=body), self.name)
@@ -201,14 +208,14 @@ class HttpEngine(Engine):
 
 
 def _unreachable(name: str, error: httpx.TransportError, fix: str = "") -> EngineError:
-    what = f"({type(error).__name__}: {error}){fix}"
+    details = f"({type(error).__name__}: {error}){fix}"
     if isinstance(error, httpx.TimeoutException):
-        return EngineTimeout(f"{name}: no answer in time {what}")
-    return EngineError(f"{name}: cannot be reached {what}")
+        return EngineTimeout(f"{name}: no answer in time {details}")
+    return EngineError(f"{name}: cannot be reached {details}")
 
 
 def _content(response: httpx.Response, name: str) -> dict[str, Any]:
-    if response.status_code in _TURNED_AWAY:
+    if response.status_code in _BUSY_STATUSES:
         raise EngineBusy(f"{name}: answered {response.status_code}: {response.text[:300]!r}")
     if response.status_code == 404:
         fix = "it has no /v1/completions or /v1/models; chat completions cannot continue token ids exactly"

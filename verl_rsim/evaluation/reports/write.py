@@ -1,4 +1,4 @@
-"""The files beside an evaluation's records: every table, drawn from records and manifest, and again at will."""
+"""Writes an evaluation's report files from its records and manifest, and compares two evaluations."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from rich.console import Console
 from verl_rsim.evaluation.manifest import read_manifest
 from verl_rsim.evaluation.records import RECORDS, read_records
 from verl_rsim.evaluation.reports.summary import Report, group, report, scores
-from verl_rsim.evaluation.reports.tables import Grid, difference_cells, grids, percent, to_csv
+from verl_rsim.evaluation.reports.tables import TextTable, difference_cells, percent, report_tables, to_csv
 from verl_rsim.evaluation.statistics import Difference, paired
 from verl_rsim.utils.artifact_folders import write_atomically
 from verl_rsim.utils.errors import ConfigError, DataError
 
 
 def write_report(folder: Path, console: Console) -> Report:
-    """Write ``report.md``, ``report.json`` and ``conditions.csv`` of an evaluation, and print its tables.
+    """Writes ``report.md``, ``report.json`` and ``conditions.csv`` of an evaluation, and prints its tables.
 
     Raises:
-        DataError: the folder holds no evaluation.
+        DataError: the folder holds no evaluation, or no answer yet.
     """
     manifest = read_manifest(folder, "eval")
     records = read_records(folder)
     if not records:
         raise DataError(f"{folder / RECORDS}: holds no answer yet")
-    found = report(records, manifest["fixed"]["draw"]["seed"])
-    tables = grids(found)
+    result = report(records, manifest["fixed"]["draw"]["seed"])
+    tables = report_tables(result)
     models = ", ".join(f"{name}: {source}" for name, source in manifest["asked"]["models"].items())
-    lines = [f"# Evaluation on {manifest['asked']['data']}", "", models, "", *(grid.markdown() for grid in tables)]
+    lines = [f"# Evaluation on {manifest['asked']['data']}", "", models, "", *(table.markdown() for table in tables)]
     expected = len(manifest["asked"]["questions"]) * manifest["asked"]["samples"]
-    missing = [s.condition for s in found.summaries if len(group(records)[s.condition]) < expected]
-    if missing:
-        note = f"Unfinished: {', '.join(missing)}. The same command goes on."
+    unfinished = [s.condition for s in result.summaries if len(group(records)[s.condition]) < expected]
+    if unfinished:
+        note = f"Unfinished: {', '.join(unfinished)}. The same command continues."
         lines.insert(3, f"\n{note}")
         console.print(note)
     write_atomically(folder / "report.md", "\n".join(lines))
-    write_atomically(folder / "report.json", to_json(dataclasses.asdict(found)))
-    write_atomically(folder / "conditions.csv", conditions_csv(found))
-    for grid in tables:
-        grid.show(console)
+    write_atomically(folder / "report.json", to_json(dataclasses.asdict(result)))
+    write_atomically(folder / "conditions.csv", conditions_csv(result))
+    for table in tables:
+        table.show(console)
     console.print(f"Written: {folder}/report.md, report.json, conditions.csv", highlight=False)
-    return found
+    return result
 
 
-def conditions_csv(found: Report) -> str:
-    """A line a condition, numbers in full."""
+def conditions_csv(result: Report) -> str:
+    """Returns one CSV row per condition with numbers in full precision."""
     rows = []
-    for summary in found.summaries:
-        flat: dict[str, Any] = {}
+    for summary in result.summaries:
+        flat: dict[str, float | str | None] = {}
         for name, value in dataclasses.asdict(summary).items():
             if name == "use":
                 continue
@@ -68,7 +68,7 @@ def conditions_csv(found: Report) -> str:
 
 
 def to_json(value: Any) -> str:
-    """JSON with null for nan, which JSON does not have."""
+    """Returns JSON text in which nan is null, since JSON has no nan."""
 
     def clean(item: Any) -> Any:
         if isinstance(item, dict):
@@ -80,45 +80,51 @@ def to_json(value: Any) -> str:
     return json.dumps(clean(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def compare(first: Path, second: Path, console: Console, conditions: tuple[str, ...] = ()) -> dict[str, Difference]:
-    """Compare two evaluations, condition by condition, on the questions that both hold; prints a table.
+def compare_evaluations(
+    first: Path, second: Path, console: Console, conditions: tuple[str, ...] = ()
+) -> dict[str, Difference]:
+    """Compares two evaluations on their common questions, condition by condition, and prints a table.
 
     Args:
-        conditions: of both; all common ones if none is named.
+        first, second: folders of the evaluations.
+        console: gets the table.
+        conditions: conditions to compare; all common ones if empty.
 
     Returns:
-        ``first`` minus ``second`` for each condition.
+        The difference ``first`` minus ``second`` by condition.
 
     Raises:
-        DataError: a folder holds no evaluation, or they have no question or condition in common.
-        ConfigError: a condition is not in both.
+        DataError: a folder holds no evaluation, or the two have no condition with a common question.
+        ConfigError: a condition is not in both evaluations.
     """
     seed = read_manifest(first, "eval")["fixed"]["draw"]["seed"]
     read_manifest(second, "eval")
-    one, other = group(read_records(first)), group(read_records(second))
-    common = [name for name in one if name in other]
+    records, other_records = group(read_records(first)), group(read_records(second))
+    common = [name for name in records if name in other_records]
     for name in conditions:
         if name not in common:
-            raise ConfigError("condition", name, f"is not in both; common are {', '.join(common) or 'none'}")
+            raise ConfigError("condition", name, f"is not in both; choose one of {', '.join(common) or 'none'}")
     differences, rows = {}, []
     for name in conditions or sorted(common):
-        scored = scores(one[name]), scores(other[name])
-        difference = paired(*scored, seed)
+        first_scores, second_scores = scores(records[name]), scores(other_records[name])
+        difference = paired(first_scores, second_scores, seed)
         if not difference.questions:
             continue
         differences[name] = difference
-        rows.append((name, str(difference.questions), *_accuracies(*scored), *difference_cells(difference)))
+        accuracies = _accuracies(first_scores, second_scores)
+        rows.append((name, str(difference.questions), *accuracies, *difference_cells(difference)))
     if not rows:
         raise DataError(f"{first} and {second} have no condition with a question in common")
     header = ("condition", "questions", "A, %", "B, %", "A - B, points", "better/worse", "p", "test")
-    Grid(f"A = {first}, B = {second}", header, tuple(rows)).show(console)
+    TextTable(f"A = {first}, B = {second}", header, tuple(rows)).show(console)
     return differences
 
 
 def _accuracies(first: dict[str, list[float]], second: dict[str, list[float]]) -> tuple[str, str]:
+    """Returns both accuracies on the common questions, in per cent."""
     common = [question for question in first if question in second]
 
-    def mean(scored: dict[str, list[float]]) -> str:
-        return percent(math.fsum(sum(scored[q]) / len(scored[q]) for q in common) / len(common))
+    def mean(samples: dict[str, list[float]]) -> str:
+        return percent(math.fsum(sum(samples[q]) / len(samples[q]) for q in common) / len(common))
 
     return mean(first), mean(second)

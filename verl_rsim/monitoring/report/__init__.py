@@ -1,4 +1,5 @@
-"""``verl-rsim report``: what a run did, from its metrics file and its episode log, as one file.
+"""Writes a report on a run (``verl-rsim report``) as one file, from its metrics file and its episode log.
 
-:mod:`stats` counts, :mod:`facts` gathers, the other modules write. Nothing here imports torch or verl.
+:mod:`report_data` gathers the data, :mod:`stats` computes statistics, and the other modules write the formats. Nothing
+here imports torch or verl.
 """

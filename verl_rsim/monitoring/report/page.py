@@ -1,8 +1,7 @@
-"""The report as one HTML file that needs no network."""
+"""Writes the report as one HTML file that needs no network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -13,46 +12,58 @@ from markupsafe import Markup
 from verl_rsim import __version__
 from verl_rsim.core.strategies import STRATEGIES
 from verl_rsim.monitoring.report import charts
-from verl_rsim.monitoring.report.browser import Pack
-from verl_rsim.monitoring.report.facts import Facts, Group
+from verl_rsim.monitoring.report.episode_archive import EpisodeArchive
+from verl_rsim.monitoring.report.report_data import EpisodeGroup, ReportData
 from verl_rsim.monitoring.report.stats import ShareEstimate, StrategyStats, Tally
 
 
 @dataclass(frozen=True, slots=True)
-class PageRow:
-    """A line of the comparison before and after."""
+class ComparisonRow:
+    """Holds one row of the comparison of two groups of episodes, as text."""
 
     name: str
     before: str
     after: str
 
 
-def comparison(before: Tally, after: Tally) -> list[PageRow]:
-    """What two groups of episodes did; a line that says nothing of either is left out."""
-    rows: list[tuple[str, Callable[[Tally], str]]] = [
-        ("Episodes", lambda tally: f"{tally.episodes:,}"),
-        ("Accuracy (95 %)", lambda tally: interval(tally.accuracy())),
-        ("Planner's reward", lambda tally: f"{tally.mean(tally.planner_reward):.3f}" if tally.rewarded else ""),
-        ("Reasoner's reward", lambda tally: f"{tally.mean(tally.reasoner_reward):.3f}" if tally.rewarded else ""),
-        ("Turns per answer", lambda tally: f"{tally.mean(tally.turns.total()):.2f}"),
-        ("Different strategies per answer", lambda tally: f"{tally.mean(tally.used.total()):.2f}"),
-        ("Tokens per answer", lambda tally: f"{tally.mean(tally.tokens):.1f}"),
-        ("Ended by termination", lambda tally: f"{tally.mean(tally.stops['termination']):.1%}"),
-    ]
-    found = [PageRow(name, say(before), say(after)) for name, say in rows]
-    return [row for row in found if row.before or row.after]
+def _planner_reward(tally: Tally) -> str:
+    return f"{tally.mean(tally.planner_reward):.3f}" if tally.rewarded else ""
 
 
-def interval(found: ShareEstimate | None, signed: bool = False) -> str:
-    """An estimate for people, in percent."""
-    if found is None:
+def _reasoner_reward(tally: Tally) -> str:
+    return f"{tally.mean(tally.reasoner_reward):.3f}" if tally.rewarded else ""
+
+
+def _comparison_cells(tally: Tally) -> dict[str, str]:
+    """Returns the cells of one group, by the name of the row; "" if the group does not define the value."""
+    return {
+        "Episodes": f"{tally.episodes:,}",
+        "Accuracy (95 %)": format_estimate(tally.accuracy()),
+        "Planner's reward": _planner_reward(tally),
+        "Reasoner's reward": _reasoner_reward(tally),
+        "Turns per answer": f"{tally.mean(tally.turns.total()):.2f}",
+        "Different strategies per answer": f"{tally.mean(tally.used.total()):.2f}",
+        "Tokens per answer": f"{tally.mean(tally.tokens):.1f}",
+        "Ended by termination": f"{tally.mean(tally.stops['termination']):.1%}",
+    }
+
+
+def compare_groups(before: Tally, after: Tally) -> list[ComparisonRow]:
+    """Returns the rows that compare two groups of episodes, without rows that are empty for both."""
+    first, last = _comparison_cells(before), _comparison_cells(after)
+    return [ComparisonRow(name, first[name], last[name]) for name in first if first[name] or last[name]]
+
+
+def format_estimate(estimate: ShareEstimate | None, signed: bool = False) -> str:
+    """Returns an estimate and its interval in percent, or a dash for None."""
+    if estimate is None:
         return "–"  # noqa: RUF001
     sign = "+" if signed else ""
-    return f"{found.value:{sign}.1%} ({found.low:{sign}.1%} to {found.high:{sign}.1%})"
+    return f"{estimate.value:{sign}.1%} ({estimate.low:{sign}.1%} to {estimate.high:{sign}.1%})"
 
 
-def numbers(stats: list[StrategyStats]) -> list[list[str]]:
-    """The strategies' table for people."""
+def strategy_rows(stats: list[StrategyStats]) -> list[list[str]]:
+    """Returns the rows of the table of strategies, as text."""
     return [
         [
             strategy.title,
@@ -60,108 +71,117 @@ def numbers(stats: list[StrategyStats]) -> list[list[str]]:
             f"{item.share:.1%}",
             f"{item.per_answer:.2f}",
             f"{item.keywords_per_answer:.2f}",
-            interval(item.win_rate),
-            interval(item.lift, signed=True),
+            format_estimate(item.win_rate),
+            format_estimate(item.lift, signed=True),
         ]
         for strategy, item in zip(STRATEGIES, stats, strict=True)
     ]
 
 
-def write_page(path: Path, facts: Facts, pack: Pack) -> None:
-    """Write the page.
+def write_page(path: Path, data: ReportData, archive: EpisodeArchive) -> None:
+    """Writes the page.
 
     Args:
-        path: the HTML file.
-        facts: what the charts show.
-        pack: the episodes.
+        path: The HTML file.
+        data: Data of the charts and tables.
+        archive: The episodes.
     """
+    # Episodes hold whatever a model wrote, so everything is escaped that is not Markup of this package.
     environment = Environment(
         loader=PackageLoader("verl_rsim.monitoring.report", "."), autoescape=True, trim_blocks=True
     )
     assets = files("verl_rsim.monitoring.report")
-    index = pack.index()
+    index = archive.index()  # closes the last chunk, so it comes before the chunks are read
     page = environment.get_template("page.html").stream(
-        facts=facts,
+        data=data,
         version=__version__,
-        summary=summary(facts),
-        alarms=facts.alarms(),
+        summary=summarize(data),
+        alarms=data.alarms(),
         style=Markup(assets.joinpath("page.css").read_text()),
         script=Markup(assets.joinpath("page.js").read_text()),
         titles=[strategy.title for strategy in STRATEGIES],
-        logged=f"{facts.overall.episodes:,}" if facts.overall.episodes else "",
-        chunks=pack.chunks,
+        logged=data.overall.episodes > 0,
+        chunks=archive.chunks,
         index=index,
-        **_drawn(facts),
+        **_chart_variables(data),
     )
     page.dump(str(path), encoding="utf-8")
 
 
-def summary(facts: Facts) -> str:
-    """The run in a sentence."""
-    training = [step for step in facts.steps if "timing_s/step" in step]
-    said = [f"{len(training):,} steps of training"] if facts.steps else []
+def summarize(data: ReportData) -> str:
+    """Returns a sentence about the size of the run."""
+    training = [step for step in data.steps if "timing_s/step" in step]
+    parts = [f"{len(training):,} training steps"] if data.steps else []
     if training:
         seconds = sum(step["timing_s/step"] for step in training)
-        said.append(f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.1f} minutes")
-    said.append(f"{facts.overall.episodes:,} logged episodes")
-    counts = ", ".join(f"{group.condition} {group.tally.episodes:,}" for group in facts.groups.values())
-    return ", ".join(said) + (f": {counts}." if facts.is_evaluation else ".")
+        parts.append(f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.1f} minutes")
+    parts.append(f"{data.overall.episodes:,} logged episodes")
+    text = ", ".join(parts)
+    if data.is_evaluation:
+        counts = [f"{group.condition} {group.tally.episodes:,}" for group in data.groups.values()]
+        text += f": {', '.join(counts)}"
+    return f"{text}."
 
 
-def _drawn(facts: Facts) -> dict[str, object]:
-    """The template's variables that hold charts and tables."""
-    bands, panels, shares, phases = facts.bands(), facts.panels(), facts.shares(), facts.phases()
-    studied = facts.studied()
-    stats = studied.tally.strategies() if studied.tally.episodes else []
-    drawn: dict[str, object] = {
-        "panels": [(panel.title, Markup(charts.lines(panel, bands))) for panel in panels],
+def _chart_variables(data: ReportData) -> dict[str, object]:
+    """Returns the template's variables that hold charts and tables."""
+    bands, panels, shares, phases = data.bands(), data.panels(), data.shares(), data.phases()
+    main_group = data.main_group()
+    stats = main_group.tally.strategies() if main_group.tally.episodes else []
+    variables: dict[str, object] = {
+        "panels": [(panel.title, Markup(charts.line_chart(panel, bands))) for panel in panels],
         "bands": bands,
-        "shares": Markup(charts.areas(shares, bands)) if shares else "",
-        "phases": Markup(charts.bars(phases)) if phases else "",
-        "step_seconds": _step_seconds(facts),
-        "win_rates": Markup(charts.win_rates(stats)) if stats else "",
-        "lifts": Markup(charts.lifts(stats)) if stats else "",
-        "table": numbers(stats) if stats else [],
-        "studied": studied.label,
+        "shares": Markup(charts.stacked_area_chart(shares, bands)) if shares else "",
+        "phases": Markup(charts.phase_bar_chart(phases)) if phases else "",
+        "step_seconds": _step_seconds(data),
+        "win_rates": Markup(charts.win_rate_chart(stats)) if stats else "",
+        "lifts": Markup(charts.lift_chart(stats)) if stats else "",
+        "table": strategy_rows(stats) if stats else [],
+        "main_group": main_group.label,
     }
-    pair = facts.pair()
-    groups = [group for group in pair or (studied,) if group.tally.turns]
-    drawn["matrices"] = [(_matrix_title(group), Markup(_matrix(group))) for group in groups]
+    pair = data.compared_groups()
+    groups = [group for group in pair or (main_group,) if group.tally.turns]
+    variables["matrices"] = [(_matrix_title(group), Markup(_matrix(group))) for group in groups]
     if pair:
-        drawn |= _pair(*pair)
-    titles = {"result": facts.pair_title, "curves": "Training", "strategies": "Strategies", "time": "Time"}
-    there = {"result": pair, "curves": panels, "strategies": True, "time": phases}
-    sections = [(name, title) for name, title in titles.items() if there[name]]
-    return drawn | {"sections": [*sections, ("episodes", "Episodes")]}
+        variables |= _comparison_variables(*pair)
+    titles = {"result": data.comparison_title, "curves": "Training", "strategies": "Strategies", "time": "Time"}
+    available = {"result": pair, "curves": panels, "strategies": True, "time": phases}
+    sections = [(name, title) for name, title in titles.items() if available[name]]
+    variables["sections"] = [*sections, ("episodes", "Episodes")]
+    return variables
 
 
-def _pair(before: Group, after: Group) -> dict[str, object]:
+def _comparison_variables(before: EpisodeGroup, after: EpisodeGroup) -> dict[str, object]:
+    """Returns the template's variables that compare two groups."""
     first, last = before.tally.strategies(), after.tally.strategies()
+    choices = charts.paired_bar_chart(
+        [item.per_answer for item in first],
+        [item.per_answer for item in last],
+        "Strategies per answer, chosen",
+    )
+    keywords = charts.paired_bar_chart(
+        [item.keywords_per_answer for item in first],
+        [item.keywords_per_answer for item in last],
+        "Strategies per answer, by key words",
+    )
     return {
         "before": before,
         "after": after,
-        "comparison": comparison(before.tally, after.tally),
-        "choices": Markup(
-            charts.pairs((s.per_answer for s in first), (s.per_answer for s in last), "Strategies per answer, chosen")
-        ),
-        "keywords": Markup(
-            charts.pairs(
-                (s.keywords_per_answer for s in first),
-                (s.keywords_per_answer for s in last),
-                "Strategies per answer, by key words",
-            )
-        ),
+        "comparison": compare_groups(before.tally, after.tally),
+        "choices": Markup(choices),
+        "keywords": Markup(keywords),
     }
 
 
-def _matrix_title(group: Group) -> str:
-    return f"What follows what, {group.label}"
+def _matrix_title(group: EpisodeGroup) -> str:
+    return f"Transitions between strategies, {group.label}"
 
 
-def _matrix(group: Group) -> str:
-    return charts.matrix(group.tally.transitions(), _matrix_title(group))
+def _matrix(group: EpisodeGroup) -> str:
+    return charts.transition_matrix(group.tally.transitions(), _matrix_title(group))
 
 
-def _step_seconds(facts: Facts) -> str:
-    seconds = [step["timing_s/step"] for step in facts.steps if "timing_s/step" in step]
-    return f"A whole step takes {sum(seconds) / len(seconds):.1f} s." if seconds else ""
+def _step_seconds(data: ReportData) -> str:
+    """Returns a sentence about the mean time of a training step; "" without one."""
+    seconds = [step["timing_s/step"] for step in data.steps if "timing_s/step" in step]
+    return f"A whole training step takes {sum(seconds) / len(seconds):.1f} s." if seconds else ""

@@ -1,4 +1,4 @@
-"""The statistics of the report: proportions with their uncertainty, and counts over episodes. Pure Python."""
+"""Computes the report's statistics: proportions with confidence intervals, and counts of episodes. Pure Python."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from verl_rsim.core.episode_record import EpisodeRecord
 from verl_rsim.core.strategies import STRATEGIES, count_by_keyword
 
 Z95 = 1.959963984540054
-"""The 97.5 % quantile of the normal distribution: two-sided 95 % intervals."""
+"""The 97.5 % quantile of the normal distribution, for two-sided 95 % intervals."""
 
-_INDEX = {strategy.name: index for index, strategy in enumerate(STRATEGIES)}
+_STRATEGY_INDEX = {strategy.name: index for index, strategy in enumerate(STRATEGIES)}
 
 
 @dataclass(frozen=True, slots=True)
 class ShareEstimate:
-    """A value with its 95 % interval.
+    """Holds an estimated share, or a difference of shares, with its 95 % confidence interval.
 
     Attributes:
-        value: the estimate.
-        low, high: ends of the interval.
-        count: episodes it rests on.
+        value: The estimate.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        count: Number of episodes that it rests on.
     """
 
     value: float
@@ -32,12 +33,13 @@ class ShareEstimate:
 
 
 def wilson(successes: float, total: int, z: float = Z95) -> ShareEstimate | None:
-    """A proportion with Wilson's score interval (Wilson 1927); None of nothing.
+    """Returns a proportion with Wilson's score interval (Wilson 1927), or None without trials.
 
     Args:
-        successes: in [0, total]; need not be whole where an answer can be partly right, the interval is then too wide.
-        total: trials.
-        z: quantile of the normal distribution.
+        successes: Number of successes in [0, total]. May be a fraction if answers can be partly right; the interval is
+            then too wide.
+        total: Number of trials.
+        z: Quantile of the normal distribution.
     """
     if not total:
         return None
@@ -49,8 +51,9 @@ def wilson(successes: float, total: int, z: float = Z95) -> ShareEstimate | None
 
 
 def difference(first: ShareEstimate | None, second: ShareEstimate | None) -> ShareEstimate | None:
-    """Difference of two independent proportions, with Newcombe's interval from their Wilson intervals (Newcombe 1998,
-    method 10); None if one of them is of nothing.
+    """Returns the difference of two independent proportions, or None if one of them is None.
+
+    The interval is Newcombe's (Newcombe 1998, method 10), which combines the two Wilson intervals.
     """
     if first is None or second is None:
         return None
@@ -62,16 +65,16 @@ def difference(first: ShareEstimate | None, second: ShareEstimate | None) -> Sha
 
 @dataclass(frozen=True, slots=True)
 class StrategyStats:
-    """One strategy among the episodes of a tally.
+    """Holds the statistics of one strategy over the episodes of a tally.
 
     Attributes:
-        name: of the strategy.
-        turns: turns that used it.
-        share: of all turns.
-        per_answer: turns that used it, mean over the episodes.
-        keywords_per_answer: its key words in the reasoner's text, mean over the episodes.
-        win_rate: accuracy of the episodes that used it; None if none did.
-        lift: that, minus the accuracy of the episodes that did not; None if one of the groups is empty.
+        name: Name of the strategy.
+        turns: Number of turns that used it.
+        share: Share of all turns.
+        per_answer: Turns that used it per episode.
+        keywords_per_answer: Occurrences of its key words in the reasoner's text per episode.
+        win_rate: Accuracy of the episodes that used it; None if none did.
+        lift: Win rate minus the accuracy of the other episodes; None if all or no episodes used it.
     """
 
     name: str
@@ -85,29 +88,39 @@ class StrategyStats:
 
 @dataclass(slots=True)
 class Tally:
-    """Counts over episodes, fed one at a time."""
+    """Counts episodes, one at a time.
+
+    Attributes:
+        episodes: Number of episodes.
+        acc: Sum of the accuracies.
+        rewarded: Number of episodes with rewards; those of an evaluation have none.
+        planner_reward: Sum of the planner's rewards.
+        reasoner_reward: Sum of the reasoner's rewards.
+        tokens: Sum of the steps' tokens.
+        stops: Episodes by the reason for which they ended.
+        turns: Turns by strategy.
+        used: Episodes by strategy that they used at least once.
+        won: Sum of the accuracies of those episodes, by strategy.
+        keywords: Occurrences of key words by strategy.
+        moves: Pairs of consecutive strategies; None stands for the beginning and for the end of an episode.
+    """
 
     episodes: int = 0
     acc: float = 0.0
     rewarded: int = 0
-    """Episodes that have rewards; those of an evaluation have none."""
     planner_reward: float = 0.0
     reasoner_reward: float = 0.0
     tokens: int = 0
     stops: Counter[str] = field(default_factory=Counter)
     turns: Counter[int] = field(default_factory=Counter)
-    """Turns by strategy."""
     used: Counter[int] = field(default_factory=Counter)
-    """Episodes by a strategy they used."""
     won: Counter[int] = field(default_factory=Counter)
-    """Sum of the accuracies of those."""
     keywords: Counter[int] = field(default_factory=Counter)
     moves: Counter[tuple[int | None, int | None]] = field(default_factory=Counter)
-    """Strategy to next strategy; None stands for the beginning and for the end."""
 
     def add(self, record: EpisodeRecord) -> None:
-        """Count one episode; a turn whose strategy this version does not know is left out."""
-        chosen = [_INDEX[turn.strategy] for turn in record.turns if turn.strategy in _INDEX]
+        """Counts an episode. Ignores the strategies of turns that this version does not know."""
+        chosen = [_STRATEGY_INDEX[turn.strategy] for turn in record.turns if turn.strategy in _STRATEGY_INDEX]
         self.episodes += 1
         self.acc += record.acc
         if record.planner_reward is not None and record.reasoner_reward is not None:
@@ -127,22 +140,22 @@ class Tally:
             self.moves.update(zip([None, *chosen], [*chosen, None], strict=True))
 
     def accuracy(self) -> ShareEstimate | None:
-        """Mean accuracy."""
+        """Returns the mean accuracy with its interval; None without episodes."""
         return wilson(self.acc, self.episodes)
 
     def mean(self, total: float) -> float:
-        """A total per episode; 0 without episodes."""
+        """Returns a total divided by the number of episodes; 0 without episodes."""
         return total / self.episodes if self.episodes else 0.0
 
     def strategies(self) -> list[StrategyStats]:
-        """What each strategy did, in the order of :data:`STRATEGIES`."""
+        """Returns the statistics of each strategy, in the order of :data:`STRATEGIES`."""
         all_turns = self.turns.total()
-        found = []
+        stats = []
         for index, strategy in enumerate(STRATEGIES):
             used, won = self.used[index], self.won[index]
             win_rate = wilson(won, used)
             without = wilson(self.acc - won, self.episodes - used)
-            found.append(
+            stats.append(
                 StrategyStats(
                     name=strategy.name,
                     turns=self.turns[index],
@@ -153,15 +166,19 @@ class Tally:
                     lift=difference(win_rate, without),
                 )
             )
-        return found
+        return stats
 
     def transitions(self) -> list[list[float]]:
-        """Probability of what follows.
+        """Returns the probabilities of the next strategy.
 
         Returns:
-            Ten rows, each strategy and the beginning; ten columns, each strategy and the end. A row sums to 1, or to 0
-            where its strategy was never used.
+            Ten rows, one for each strategy and one for the beginning, of ten columns, one for each strategy and one for
+            the end. A row sums to 1, or to 0 if its strategy was never used.
         """
-        places: list[int | None] = [*range(len(STRATEGIES)), None]
-        counts = [[self.moves[source, target] for target in places] for source in places]
-        return [[count / sum(row) if sum(row) else 0.0 for count in row] for row in counts]
+        ends: list[int | None] = [*range(len(STRATEGIES)), None]
+        rows = []
+        for source in ends:
+            counts = [self.moves[source, target] for target in ends]
+            total = sum(counts)
+            rows.append([count / total if total else 0.0 for count in counts])
+        return rows

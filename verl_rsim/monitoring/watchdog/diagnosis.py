@@ -1,70 +1,94 @@
-"""Who is to blame for a job that stands still or fails, as far as the trainer's node and the agent loops can see."""
+"""Finds the cause when a job stalls or fails: stopped processes of this node, and reports of agent loop workers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 
-from verl_rsim.monitoring.watchdog.rollout_tracker import Account, account
+from verl_rsim.monitoring.watchdog.rollout_tracker import RolloutTracker, get_tracker
 
-ANSWER_SECONDS = 5.0
-"""An agent loop's worker that takes longer does not answer."""
-MOST = 3
-"""Errors that are named."""
+ANSWER_TIMEOUT_SECONDS = 5.0
+"""Seconds after which an agent loop worker counts as not answering."""
+MAX_ERRORS = 3
+"""Number of different errors that a message quotes."""
 
 
-def stopped(processes: Mapping[int, str], root: Path = Path("/proc")) -> Iterator[tuple[int, str]]:
-    """Which of these processes and their children do not run because somebody stopped them (Linux).
+def stopped_processes(processes: Mapping[int, str], root: Path = Path("/proc")) -> Iterator[tuple[int, str]]:
+    """Finds which processes, and which of their children, are stopped by a signal or a debugger (Linux).
 
     Args:
-        processes: names by process id.
+        processes: Names of the processes, by process id.
+        root: Folder with the kernel's process files.
 
     Yields:
-        A process id, and what to call it.
+        The id and the name of a stopped process.
     """
-    parents, states = {}, {}
+    parents: dict[int, int] = {}
+    states: dict[int, str] = {}
     for stat in root.glob("[0-9]*/stat"):
         try:
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]  # a name may hold anything
-        except OSError:  # it has ended
+            # A line is "pid (name) state parent ..."; the name may hold blanks and brackets.
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+        except OSError:  # the process has ended since it was listed
             continue
-        parents[int(stat.parent.name)], states[int(stat.parent.name)] = int(parent), state
+        pid = int(stat.parent.name)
+        parents[pid], states[pid] = int(parent), state
     for pid, state in sorted(states.items()):
-        owner = pid if pid in processes else parents[pid]
-        if state == "T" and owner in processes:
-            yield pid, ("" if owner == pid else "a child of ") + processes[owner]
-
-
-def accounts(workers: Sequence[Any]) -> tuple[Account, int]:
-    """What the agent loops' workers saw, and how many of them do not answer."""
-    asked = [worker.__ray_call__.remote(account) for worker in workers]
-    ready, silent = ray.wait(asked, num_returns=len(asked), timeout=ANSWER_SECONDS) if asked else ([], [])
-    total, dead = Account(), 0
-    for answer in ready:
-        try:
-            seen = ray.get(answer)
-        except ray.exceptions.RayActorError:
-            dead += 1
+        if state != "T":
             continue
-        total.waiting.update(seen.waiting)
-        total.failed.update(seen.failed)
-    return total, len(silent) + dead
+        if pid in processes:
+            yield pid, processes[pid]
+        elif parents[pid] in processes:
+            yield pid, f"a child of {processes[parents[pid]]}"
 
 
-def waited_for(workers: Sequence[Any]) -> Iterator[str]:
-    """Whom the episodes wait for."""
-    seen, silent = accounts(workers)
-    if silent:
-        yield f"{silent} of {len(workers)} agent loop workers (RsimAgentLoopWorker) do not answer"
-    for whom, count in seen.waiting.most_common():
+@dataclass(slots=True)
+class RolloutReport:
+    """Sums the counts of all agent loop workers.
+
+    Attributes:
+        total: Sum of the workers' counts.
+        unanswered: Number of workers that died or did not answer in time.
+    """
+
+    total: RolloutTracker = field(default_factory=RolloutTracker)
+    unanswered: int = 0
+
+
+def collect_report(workers: Sequence[ActorHandle]) -> RolloutReport:
+    """Asks all agent loop workers for their counts and adds them up."""
+    report = RolloutReport()
+    if not workers:
+        return report
+    requests = [worker.__ray_call__.remote(get_tracker) for worker in workers]
+    ready, late = ray.wait(requests, num_returns=len(requests), timeout=ANSWER_TIMEOUT_SECONDS)
+    report.unanswered = len(late)
+    for request in ready:
+        try:
+            tracker = ray.get(request)
+        except ray.exceptions.RayActorError:
+            report.unanswered += 1
+            continue
+        report.total.waiting.update(tracker.waiting)
+        report.total.errors.update(tracker.errors)
+    return report
+
+
+def describe_waits(workers: Sequence[ActorHandle]) -> Iterator[str]:
+    """Yields sentences about what episodes are waiting for, and about workers that do not answer."""
+    report = collect_report(workers)
+    if report.unanswered:
+        yield f"{report.unanswered} of {len(workers)} agent loop workers (RsimAgentLoopWorker) do not answer"
+    for component, count in report.total.waiting.most_common():
         if count:
-            yield f"{count} episodes wait for {whom}"
+            yield f"{count} episodes wait for {component}"
 
 
-def failures(workers: Sequence[Any]) -> str:
-    """The commonest errors of the batch's episodes, for the end of a sentence."""
-    failed = accounts(workers)[0].failed
-    return "".join(f"; {count} times {error}" for error, count in failed.most_common(MOST))
+def describe_errors(workers: Sequence[ActorHandle]) -> str:
+    """Returns the most frequent errors of the batch's episodes, as the end of a sentence; "" without errors."""
+    most_frequent = collect_report(workers).total.errors.most_common(MAX_ERRORS)
+    return "".join(f"; {count} times {error}" for error, count in most_frequent)

@@ -1,8 +1,7 @@
-"""A dead man's switch: a small process of its own that ends the trainer's when that gives no sign of life, and says so
-when that has died.
+"""Subprocess that kills the trainer when its heartbeat stops, and reports it when the trainer died by itself.
 
-The watchdog is a thread of the trainer's process, so it stands still with it: when the process is stopped, or code that
-holds the interpreter's lock never returns. As a script it is the small process, which imports nothing of the package.
+The watchdog is a thread of the trainer's process. It cannot act when that process is stopped or when native code never
+releases the interpreter lock; a second process can. This file is also the script that the second process runs.
 """
 
 from __future__ import annotations
@@ -15,59 +14,71 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-LOOKS = 10
-"""Silent looks in a row until the process is ended. Many: one that was stopped together with it sees one."""
+MAX_MISSED = 10
+"""Missed polls in a row until the process is killed.
+
+The timeout is divided into this many polls because a suspended machine stops both processes: after it resumes, the
+monitor may see one missed poll before the next heartbeat arrives, and must not kill the process for that.
+"""
 
 
 @contextmanager
-def switch(seconds: float, key: str) -> Iterator[Callable[[], None]]:
-    """End this process (SIGKILL) unless it gives a sign of life every ``seconds``; while the context lasts.
+def heartbeat(timeout: float, key: str) -> Iterator[Callable[[], None]]:
+    """Kills this process (SIGKILL) if no heartbeat is sent for ``timeout`` seconds while the context is open.
 
     Args:
-        seconds: without one.
-        key: what bounds them in the configuration.
+        timeout: Longest time between two heartbeats, in seconds.
+        key: The configuration key that sets the timeout; the error message quotes it.
 
     Yields:
-        Gives a sign of life.
+        A function that sends a heartbeat.
     """
-    command = [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(seconds), key]
-    # of its own session: Ray kills a dead worker's process group, which must not silence who says that it died
-    guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-    channel = guard.stdin
+    # -I and -S: the script imports only the standard library, so that it starts fast and nothing can break it.
+    command = [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(timeout), key]
+    # A session of its own: Ray kills the process group of a dead worker, and this process must outlive it to report it.
+    monitor_process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    channel = monitor_process.stdin
     assert channel is not None
+    # A stopped monitor does not read. The pipe then fills up, and a blocking write would stop training.
     os.set_blocking(channel.fileno(), False)
 
-    def alive() -> None:
-        with suppress(BrokenPipeError, BlockingIOError):  # the guard was killed or stopped: the job can do without it
+    def beat() -> None:
+        with suppress(BrokenPipeError, BlockingIOError):  # the monitor was killed or stopped; the job goes on without
             os.write(channel.fileno(), b".")
 
     try:
-        yield alive
+        yield beat
     finally:
-        guard.kill()
-        guard.wait()
+        # Kill before closing the pipe: the monitor would report the end of its input as the trainer's death.
+        monitor_process.kill()
+        monitor_process.wait()
         channel.close()
 
 
-def guard(pid: int, seconds: float, key: str) -> None:
-    """Read signs of life of the process ``pid`` from the standard input; end it when they do not come.
+def monitor(pid: int, timeout: float, key: str) -> None:
+    """Reads heartbeats of the process ``pid`` from the standard input, and kills that process when they stop.
 
-    The input ends when that process dies: one that leaves the switch ends this process before.
+    Returns when the input ends, which means that the process has died.
+
+    Args:
+        pid: Process id of the trainer.
+        timeout: Seconds without a heartbeat after which it is killed.
+        key: The configuration key that sets the timeout.
     """
-    who, silent = f"the trainer's process {pid} (the task runner)", 0
-    while silent < LOOKS:
-        if not select.select([0], [], [], seconds / LOOKS)[0]:
-            silent += 1
+    process, missed = f"the trainer's process {pid} (the task runner)", 0
+    while missed < MAX_MISSED:
+        if not select.select([0], [], [], timeout / MAX_MISSED)[0]:
+            missed += 1
         elif os.read(0, 4096):
-            silent = 0
+            missed = 0
         else:
-            print(f"{who} died: it was killed (was memory short?) or crashed", file=sys.stderr, flush=True)
+            print(f"{process} died: it was killed (was memory short?) or crashed", file=sys.stderr, flush=True)
             return
-    said = f"{who} has given no sign of life for {seconds:.0f} s"
-    print(f"{said} ({key}): it is stopped or caught; ending the job", file=sys.stderr, flush=True)
+    message = f"{process} has sent no heartbeat for {timeout:.0f} s ({key}): it is stopped or hangs; ending the job"
+    print(message, file=sys.stderr, flush=True)
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    guard(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3])
+    monitor(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3])

@@ -1,7 +1,7 @@
-"""Bounds how long a driver waits for Ray where its processes stand still, while the job runs and when it is left.
+"""Keeps the driver from hanging on stopped Ray processes, while the job runs and at shutdown.
 
-Ray gives up a stopped raylet after a minute, but what waits for the job does not always hear of it, and Ray's shutdown
-waits for the raylet without end. Ray 2.60; until these have bounds of their own.
+Ray gives up a stopped raylet after a minute, but a driver that waits for the job does not always notice, and
+``ray.shutdown`` waits for the raylet without a timeout. Needed for Ray 2.60; remove it once Ray has these timeouts.
 """
 
 from __future__ import annotations
@@ -13,60 +13,76 @@ import signal
 import sys
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import ray
 
 from verl_rsim.monitoring.watchdog import diagnosis
 
-LEAVE_SECONDS = 60.0
-"""Longest time of Ray's shutdown; the process then ends with a traceback and exit status 1."""
-LOOK_SECONDS = 5.0
-"""Between two looks for stopped processes."""
+if TYPE_CHECKING:
+    from ray._private.node import Node
+
+SHUTDOWN_TIMEOUT_SECONDS = 60.0
+"""Longest time that Ray's shutdown may take. The process then ends with a traceback and exit status 1."""
+POLL_SECONDS = 5.0
+"""Seconds between two checks for stopped processes."""
 
 
-def leave_in_time(stall_seconds: float) -> None:
-    """Let this driver neither wait nor leave without end.
-
-    When the interpreter exits :func:`leave` is called, before Ray's own handler, which this module's import registered.
+def install_timeouts(stall_seconds: float) -> None:
+    """Bounds the time that this driver waits for stopped Ray processes.
 
     Args:
-        stall_seconds: after which a process of Ray that this driver started and that is stopped is ended, and the job
-            with it.
+        stall_seconds: Seconds after which a stopped Ray process that this driver started is killed, which ends the job.
     """
-    atexit.register(leave)
-    threading.Thread(target=_end_stopped, args=(stall_seconds,), daemon=True, name="rsim-ray").start()
+    # Exit handlers run in reverse order. Importing ray has registered Ray's own, so this one runs before it.
+    atexit.register(shutdown)
+    threading.Thread(target=_kill_stalled, args=(stall_seconds,), daemon=True, name="rsim-ray").start()
 
 
-def _end_stopped(seconds: float) -> None:
-    since: dict[int, float] = {}
+def _kill_stalled(stall_seconds: float) -> None:
+    """Kills, for ever, every own Ray process that has been stopped for ``stall_seconds``."""
+    stopped_since: dict[int, float] = {}
     while True:
-        time.sleep(LOOK_SECONDS)
-        started, now = _started(), time.monotonic()
-        since = {pid: since.get(pid, now) for pid, _ in diagnosis.stopped(started) if pid in started}
-        for pid, began in since.items():
-            if now - began >= seconds:
-                _end(pid, started[pid])
+        time.sleep(POLL_SECONDS)
+        own, now = _own_processes(), time.monotonic()
+        # Children of these processes are skipped: actors are the watchdog's, which knows what they do.
+        stopped = [pid for pid, _ in diagnosis.stopped_processes(own) if pid in own]
+        stopped_since = {pid: stopped_since.get(pid, now) for pid in stopped}
+        for pid, since in stopped_since.items():
+            if now - since >= stall_seconds:
+                _kill(pid, own[pid])
 
 
-def _started() -> dict[int, str]:
-    """Ray's processes that this driver started, by their ids."""
-    node = ray._private.worker._global_node
-    processes = node.all_processes.items() if node else ()
-    return {each.process.pid: f"Ray's {kind}" for kind, of_kind in processes for each in of_kind}
+def _own_processes() -> dict[int, str]:
+    """Returns the names, by process id, of the Ray processes that this driver started."""
+    node: Node | None = ray._private.worker._global_node
+    if node is None:  # before ray.init
+        return {}
+    names = {}
+    for kind, processes in node.all_processes.items():
+        for info in processes:
+            names[info.process.pid] = f"Ray's {kind}"
+    return names
 
 
-def _end(pid: int, who: str) -> None:
-    print(f"{who} is stopped (process {pid}); it is ended with the job", file=sys.stderr, flush=True)
+def _kill(pid: int, name: str) -> None:
+    print(f"{name} is stopped (process {pid}); it is ended with the job", file=sys.stderr, flush=True)
     os.kill(pid, signal.SIGKILL)
 
 
-def leave() -> None:
-    """Shut Ray down, if this process is a driver. Of Ray's processes that it started, stopped ones are killed first."""
+def shutdown() -> None:
+    """Shuts Ray down within :data:`SHUTDOWN_TIMEOUT_SECONDS`, if this process is a driver.
+
+    Kills stopped Ray processes that this driver started first, since ``ray.shutdown`` would wait for them. Those of a
+    cluster that it only joined are left alone: other jobs may use them.
+    """
     worker = ray._private.worker
+    # May also be registered in one of Ray's workers, which must not shut its node down.
     if not ray.is_initialized() or worker.global_worker.mode != ray.SCRIPT_MODE:
         return
-    for pid, who in diagnosis.stopped(_started()):
-        _end(pid, who)
-    faulthandler.dump_traceback_later(LEAVE_SECONDS, exit=True, file=sys.__stderr__ or 2)
+    for pid, name in diagnosis.stopped_processes(_own_processes()):
+        _kill(pid, name)
+    # faulthandler needs no interpreter lock, so its timeout also works while ray.shutdown blocks in native code.
+    faulthandler.dump_traceback_later(SHUTDOWN_TIMEOUT_SECONDS, exit=True, file=sys.__stderr__ or 2)
     ray.shutdown(_exiting_interpreter=True)
     faulthandler.cancel_dump_traceback_later()

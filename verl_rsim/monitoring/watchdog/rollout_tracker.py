@@ -1,7 +1,7 @@
-"""What an agent loop's worker saw of its episodes: whom they wait for, and what failed them.
+"""Counts, per agent loop worker, what its episodes are waiting for and which errors they hit.
 
-For the errors that end a job (:mod:`verl_rsim.monitoring.watchdog.watchdog`): one that only pointed at a phase would
-leave the user to search the logs of many processes. One account a process, which has one worker.
+The errors that end a job quote these counts (:mod:`verl_rsim.monitoring.watchdog.watchdog`). Without them the user
+would have to search the logs of many processes for the cause.
 """
 
 from __future__ import annotations
@@ -10,57 +10,60 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
-LONGEST = 200
-"""Characters of an error."""
+MAX_ERROR_CHARACTERS = 200
+"""Characters of an error message that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """Counts of episodes.
+class RolloutTracker:
+    """Counts the waiting and the failed episodes of one process.
 
     Attributes:
-        waiting: by whom they wait for now.
-        failed: by the error that ended them, since the batch began.
+        waiting: Episodes that wait now, by the component they wait for.
+        errors: Errors since the batch began, by ``"{component}: {error}"``.
     """
 
     waiting: Counter[str] = field(default_factory=Counter)
-    failed: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
 
 
-ACCOUNT = Account()
+TRACKER = RolloutTracker()
+"""The tracker of this process. A process runs one agent loop worker, so all its episodes share it."""
 
 
 @contextmanager
-def waiting_for(whom: str) -> Iterator[None]:
-    """Count an episode as one that waits for ``whom``, and what it raises as the failure of ``whom``."""
-    ACCOUNT.waiting[whom] += 1
+def track_wait(component: str) -> Iterator[None]:
+    """Counts an episode as waiting for a component, and attributes errors raised meanwhile to that component."""
+    TRACKER.waiting[component] += 1
     try:
-        with blaming(whom):
+        with track_errors(component):
             yield
     finally:
-        ACCOUNT.waiting[whom] -= 1
+        TRACKER.waiting[component] -= 1
 
 
 @contextmanager
-def blaming(whom: str) -> Iterator[None]:
-    """Count what is raised as the failure of ``whom``, unless someone within is to blame already."""
+def track_errors(component: str) -> Iterator[None]:
+    """Counts an error as a failure of a component. Of nested contexts only the innermost counts it."""
     try:
         yield
     except Exception as error:
-        if not hasattr(error, "rsim_blamed"):
-            ACCOUNT.failed[f"{whom}: {_in_short(error)}"] += 1
-            error.rsim_blamed = whom  # type: ignore[attr-defined]
+        # The mark travels with the exception: contexts further out see the same object and must not count it again.
+        if not hasattr(error, "rsim_component"):
+            TRACKER.errors[f"{component}: {_one_line(error)}"] += 1
+            error.rsim_component = component  # type: ignore[attr-defined]
         raise
 
 
-def _in_short(error: Exception) -> str:
-    """The first line of an error; of one from another process, of its cause."""
+def _one_line(error: Exception) -> str:
+    """Returns an error's type and first line."""
+    # Ray wraps an error of another process; its first line is about Ray, that of the cause is about the error.
     cause = getattr(error, "cause", None) or error
-    return f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}"[:LONGEST]
+    first_line = str(cause).strip().partition("\n")[0]
+    return f"{type(cause).__name__}: {first_line}"[:MAX_ERROR_CHARACTERS]
 
 
-def account(_worker: Any) -> Account:
-    """Runs inside a worker's actor: its account."""
-    return ACCOUNT
+def get_tracker(_worker: object) -> RolloutTracker:
+    """Returns the tracker of the process it runs in; call it inside a worker's actor with ``__ray_call__``."""
+    return TRACKER

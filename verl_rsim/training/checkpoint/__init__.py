@@ -1,0 +1,1 @@
+"""Saves, restores, exports and merges both policies."""

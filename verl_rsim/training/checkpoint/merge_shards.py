@@ -2,15 +2,16 @@
 
 ``python -m verl_rsim.training.checkpoint.merge_shards SHARDS FOLDER DTYPE [BASE]``
 
-verl's merger rounds every weight to bfloat16, which undoes most of a short training in float32, and leaves a LoRA
-adapter beside an untrained model. This one keeps what was trained, or rounds to the type it is told, and adds the
-adapter to the weights; the adapter itself is in ``lora_adapter``, in the layout of PEFT.
+verl's merger rounds every weight to bfloat16, which undoes most of a short training run in float32, and it leaves a
+LoRA adapter beside the untrained model. This merger rounds to the data type that it is given and merges the adapter
+into the weights. The adapter by itself is in ``lora_adapter``, in PEFT's layout.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import cast
 
 import torch
 from peft import PeftConfig, PeftModel
@@ -22,15 +23,18 @@ from verl.model_merger.fsdp_model_merger import FSDPModelMerger, merge_non_dtens
 from verl_rsim.utils.safe_torch_load import read_tensors
 
 LORA_META = "lora_train_meta.json"
-"""What verl saves of an adapter beside a LoRA policy's shards: its rank and its alpha."""
+"""File that verl saves beside the shards of a LoRA policy; it holds the adapter's rank and alpha."""
 ADAPTER = "lora_adapter"
-"""Where verl's merger puts the adapter, inside the policy's folder."""
+"""Folder inside the policy's folder to which verl's merger writes the adapter."""
 
 
 class ExactMerger(FSDPModelMerger):
-    """verl's merger of FSDP shards, for weights of any type.
+    """Extends verl's merger of FSDP shards to weights of any data type.
 
-    ``base`` is the model that the policy was trained from; read where the shards hold an adapter alone.
+    Args:
+        config: verl's configuration of a merge.
+        dtype: data type of the merged weights.
+        base: model from which the policy was trained; loaded only if the shards hold nothing but an adapter.
     """
 
     def __init__(self, config: ModelMergerConfig, dtype: torch.dtype, base: str | None):
@@ -40,30 +44,39 @@ class ExactMerger(FSDPModelMerger):
     def _load_and_merge_state_dicts(
         self, world_size: int, total_shards: int, mesh_shape: tuple[int, ...], mesh_dim_names: tuple[str, ...]
     ) -> dict[str, torch.Tensor]:
-        """The whole weights; replicas beyond the first, as hybrid sharding has them, are not read."""
+        """Returns the full weights by name.
+
+        With hybrid sharding the ranks from ``total_shards`` on hold replicas, which are not read.
+        """
         shards = [read_tensors(self._shard(world_size, rank)) for rank in range(total_shards)]
-        whole = {key: self._whole(key, [shard.pop(key) for shard in shards]) for key in sorted(shards[0])}
-        if any("lora_" not in key for key in whole):
-            return whole
+        full = {}
+        for key in sorted(shards[0]):
+            # pop frees each shard as soon as it is merged; the peak is then one copy of the model, not two
+            full[key] = self._merge_parts(key, [shard.pop(key) for shard in shards])
+        if any("lora_" not in key for key in full):
+            return full
         base = self.get_transformers_auto_model_class().from_pretrained(
             self.base, dtype=self.dtype, trust_remote_code=False
         )
-        return whole | base.state_dict()
+        return full | base.state_dict()
 
     def _load_rank_zero_state_dict(self, world_size: int) -> dict[str, torch.Tensor]:
-        return read_tensors(self._shard(world_size, 0))  # verl's own would run what the file holds
+        # verl's own method loads with weights_only=False, which runs code that the file may hold.
+        return read_tensors(self._shard(world_size, 0))
 
     def _shard(self, world_size: int, rank: int) -> Path:
         return Path(self.config.local_dir) / f"model_world_size_{world_size}_rank_{rank}.pt"
 
-    def _whole(self, key: str, parts: list[torch.Tensor]) -> torch.Tensor:
-        if not isinstance(parts[0], DTensor):
+    def _merge_parts(self, key: str, parts: list[torch.Tensor]) -> torch.Tensor:
+        first = parts[0]
+        if not isinstance(first, DTensor):  # a buffer, or a parameter that FSDP did not shard
             return merge_non_dtensor_shards(key, parts).to(self.dtype)
-        local = [part.to_local().to(self.dtype) for part in parts]
-        return self._merge_by_placement(local, parts[0].placements[-1])
+        local = [cast(DTensor, part).to_local().to(self.dtype) for part in parts]
+        # The last dimension of the mesh is the sharded one; with hybrid sharding the first one holds replicas.
+        return self._merge_by_placement(local, first.placements[-1])
 
     def save_lora_adapter(self, state_dict: dict[str, torch.Tensor]) -> str | None:
-        """verl's adapter folder, which tells PEFT what model the adapter belongs to."""
+        """Writes the adapter's folder as verl does and adds the base model's name, which PEFT needs to load it."""
         folder = super().save_lora_adapter(state_dict)
         if folder and self.base:
             settings = PeftConfig.from_pretrained(folder)
@@ -72,7 +85,7 @@ class ExactMerger(FSDPModelMerger):
         return folder
 
     def add_adapter(self, folder: Path, dtype: torch.dtype) -> None:
-        """Add the adapter beside the weights in ``folder`` to them, and round them to ``dtype``."""
+        """Merges the adapter in ``folder`` into the weights in ``folder`` and rounds the sums to ``dtype``."""
         base = self.get_transformers_auto_model_class().from_pretrained(
             folder, dtype=self.dtype, trust_remote_code=False
         )
@@ -81,9 +94,13 @@ class ExactMerger(FSDPModelMerger):
 
 
 def merge(shards: Path, folder: Path, dtype: torch.dtype, base: str | None = None) -> None:
-    """Write the policy whose shards verl saved in ``shards`` into ``folder``, tokenizer and all.
+    """Merges the shards of a policy into a Hugging Face folder, with its tokenizer and configuration.
 
-    ``base`` is the model it was trained from, needed if the shards hold an adapter alone.
+    Args:
+        shards: the folder in which verl saved the policy.
+        folder: the destination.
+        dtype: data type of the written weights.
+        base: model from which the policy was trained; needed if the shards hold nothing but an adapter.
     """
     config = ModelMergerConfig(
         operation="merge",
@@ -93,12 +110,13 @@ def merge(shards: Path, folder: Path, dtype: torch.dtype, base: str | None = Non
         hf_model_config_path=str(shards / "huggingface"),
     )
     has_adapter = (shards / LORA_META).is_file()
-    merger = ExactMerger(config, torch.float32 if has_adapter else dtype, base)  # a sum is rounded once
+    # With an adapter the merge is done in float32, so that the sum of weights and adapter is rounded only once.
+    merger = ExactMerger(config, torch.float32 if has_adapter else dtype, base)
     merger.merge_and_save()
     if has_adapter:
         merger.add_adapter(folder, dtype)
     written = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    written.dtype = dtype  # verl's merger says bfloat16 whatever it was given
+    written.dtype = dtype  # verl's merger always writes bfloat16 into the configuration
     written.save_pretrained(folder)
 
 

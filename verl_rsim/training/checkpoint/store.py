@@ -1,8 +1,8 @@
-"""Saving and resuming both policies, the schedule, the data position and the alarms' counts as one.
+"""Manages checkpoints: both policies, the schedule, the data position and the alarms' counts are saved as one unit.
 
 A checkpoint is a folder ``global_step_N`` with ``actor`` (the reasoner, where verl's own tools expect it), ``planner``,
-``data.pt`` and, written last and in one step, ``rsim.json``. A folder without that file is unfinished and is never
-resumed from, so a kill during a save leaves the checkpoint before it in use.
+``data.pt`` and ``rsim.json``, which is written last and atomically. A folder without that file is incomplete and is
+never resumed from, so a kill during a save leaves the previous checkpoint in use.
 """
 
 from __future__ import annotations
@@ -22,23 +22,26 @@ from verl_rsim.utils.errors import ConfigError, SaveError
 STATE = "rsim.json"
 FORMAT = 1
 SHARED = "shared"
-"""The one policy that plays both roles (``rsim.shared_weights``), in the place of a role."""
+"""Name, used in place of a role, of the single policy that plays both roles (``rsim.shared_weights``)."""
 FOLDERS = {"reasoner": "actor", "planner": "planner", SHARED: "actor"}
+"""Folder of each policy inside a checkpoint."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SavedState:
-    """What ``rsim.json`` says.
+    """Holds the contents of ``rsim.json``.
+
+    Fields with a default may be absent in checkpoints of older versions.
 
     Attributes:
-        step: training steps done.
-        stage: index of the schedule's stage at that step.
-        trained: the roles whose weights and optimizer are in the folder; :data:`SHARED` alone where one plays both.
-        alarms: how long alarms have been beyond their limits; nothing in a checkpoint of before it was kept.
-        dtypes: what each role's servers computed in; nothing in a checkpoint of before it was kept.
-        models: what each role was trained from; nothing in a checkpoint of before it was kept.
-        number: of the save, among those that its run's folder held, from 1; 0 in a checkpoint of before it was kept.
-        began: the first number that its run saved under, over all its starts; 0 in a checkpoint of before it was kept.
+        step: number of completed training steps.
+        stage: index of the schedule's stage at that training step.
+        trained: roles whose weights and optimizer are in the folder; just :data:`SHARED` if one policy plays both.
+        alarms: number of training steps for which each alarm's metric has been beyond its limit.
+        dtypes: data type in which each role's servers computed, by role.
+        models: path or id of the model from which each role was trained, by role.
+        number: sequence number of the save within the run's folder, from 1.
+        began: sequence number of the run's first save, over all its starts.
         format: version of this layout.
     """
 
@@ -53,27 +56,31 @@ class SavedState:
     format: int = FORMAT
 
     def policy_of(self, role: str) -> str:
-        """Which policy of :data:`FOLDERS` plays a role."""
+        """Returns the name, as in :data:`FOLDERS`, of the policy that plays a role."""
         return SHARED if SHARED in self.trained else role
 
 
 def step_folder(root: Path, step: int) -> Path:
-    """Where a step's checkpoint lies."""
+    """Returns the path of a training step's checkpoint."""
     return root / f"global_step_{step}"
 
 
-def finished(root: Path) -> list[Path]:
-    """The complete checkpoints below ``root``, in the order in which they were completed.
+def complete_checkpoints(root: Path) -> list[Path]:
+    """Returns the complete checkpoints in ``root``, in the order in which they were saved.
 
-    That is the order of steps, but for a run that resumed from an earlier step and left the later ones behind. Times of
-    files are not asked: a copied folder has others.
+    The order differs from that of the steps if a run resumed from an earlier step and left later checkpoints behind.
     """
     complete = [path for path in root.glob("global_step_*") if (path / STATE).is_file()]
-    return sorted(complete, key=_place)
+    # Sequence numbers rather than file times: a copied folder has new times.
+    return sorted(complete, key=_save_order)
 
 
-def _place(folder: Path) -> tuple[float, int]:
-    """The number of a checkpoint's save, and its step; one that cannot be read comes last, not to be passed over."""
+def _save_order(folder: Path) -> tuple[float, int]:
+    """Returns the sort key of a checkpoint: its save's sequence number, then its step.
+
+    A checkpoint with an unreadable state sorts last. So ``resume_mode=auto`` picks it and reports the damage, instead
+    of silently training on from an older one.
+    """
     try:
         state = read_state(folder)
     except ConfigError:
@@ -82,16 +89,16 @@ def _place(folder: Path) -> tuple[float, int]:
 
 
 def remove(folder: Path) -> None:
-    """Delete a checkpoint; incomplete from the first moment on."""
+    """Deletes a checkpoint. Its state file goes first, so that a kill in between leaves no complete-looking folder."""
     (folder / STATE).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_state(folder: Path) -> SavedState:
-    """The state a complete checkpoint was saved in.
+    """Returns the state of a complete checkpoint.
 
     Raises:
-        ConfigError: the folder is no complete checkpoint of this format.
+        ConfigError: the folder is not a complete checkpoint of this format.
     """
     key = "trainer.resume_from_path"
     try:
@@ -105,13 +112,20 @@ def read_state(folder: Path) -> SavedState:
     if values.get("format") != FORMAT:
         raise ConfigError(key, str(folder), f"is of format {values.get('format')}; this version reads {FORMAT}")
     alarms = values.get("alarms", {"beyond": {}, "lengths": ()})
-    counted = AlarmState(alarms["beyond"], tuple(alarms["lengths"]))
-    described = (values.get("dtypes", {}), values.get("models", {}), values.get("number", 0), values.get("began", 0))
-    return SavedState(values["step"], values["stage"], tuple(values["trained"]), counted, *described)
+    return SavedState(
+        step=values["step"],
+        stage=values["stage"],
+        trained=tuple(values["trained"]),
+        alarms=AlarmState(alarms["beyond"], tuple(alarms["lengths"])),
+        dtypes=values.get("dtypes", {}),
+        models=values.get("models", {}),
+        number=values.get("number", 0),
+        began=values.get("began", 0),
+    )
 
 
 def resume_folder(mode: str, root: Path, path: str | None) -> Path | None:
-    """The checkpoint to resume from, None to start anew.
+    """Returns the checkpoint to resume from, or None to start a new run.
 
     Args:
         mode: ``trainer.resume_mode``: auto, disable or resume_path.
@@ -119,12 +133,12 @@ def resume_folder(mode: str, root: Path, path: str | None) -> Path | None:
         path: ``trainer.resume_from_path``.
 
     Raises:
-        ConfigError: unknown mode, or a path that is no complete checkpoint.
+        ConfigError: the mode is unknown, or the path is not a complete checkpoint.
     """
     if mode == "disable":
         return None
     if mode == "auto":
-        complete = finished(root)
+        complete = complete_checkpoints(root)
         return complete[-1] if complete else None
     if mode != "resume_path":
         raise ConfigError("trainer.resume_mode", mode, "choose auto, disable or resume_path")
@@ -139,39 +153,46 @@ def resume_folder(mode: str, root: Path, path: str | None) -> Path | None:
 
 @contextmanager
 def writing(root: Path, step: int) -> Iterator[Path]:
-    """A new folder for a step's checkpoint; what an old run, or a save cut short, left there is gone.
+    """Yields an empty folder for a training step's checkpoint; deletes what an older run or an interrupted save left.
 
     Raises:
-        SaveError: what was done in it failed, most often for want of room; the folder is gone, too.
+        SaveError: writing failed, most often because the disk is full; the folder has been deleted.
     """
     folder = step_folder(root, step)
     remove(folder)
     try:
         folder.mkdir(parents=True)
         yield folder
-    except (OSError, RuntimeError) as error:  # torch's writer has no error of its own for a full disk
+    except (OSError, RuntimeError) as error:  # torch's zip writer raises a bare RuntimeError on a full disk
+        # The free space is read before the unfinished folder is deleted: it shows whether the disk was full.
         free = shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free / 2**20
         remove(folder)
-        kept = finished(root)
+        kept = complete_checkpoints(root)
         last = f"the last checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
-        said = str(getattr(error, "cause", None) or error).strip().partition("\n")[0]
-        raise SaveError(f"{folder} could not be saved, with {free:,.0f} MiB free there: {said}; {last}") from error
+        # Ray wraps the error of a worker; its cause has the worker's message without the remote traceback.
+        reason = str(getattr(error, "cause", None) or error).strip().partition("\n")[0]
+        raise SaveError(f"{folder} could not be saved, with {free:,.0f} MiB free there: {reason}; {last}") from error
 
 
 def finish(root: Path, state: SavedState, keep: int | None) -> None:
-    """Declare a step's folder complete, point verl's tracker file at it, and drop its run's oldest beyond ``keep``;
-    checkpoints of another run, that were here before ``state.began``, stay.
+    """Marks a training step's checkpoint as complete and points verl's tracker file at it.
+
+    Args:
+        root: the run's folder.
+        state: written to ``rsim.json``, with the next sequence number.
+        keep: number of the run's newest checkpoints to keep, None for all. Older ones are deleted, but not those of
+            another run, which were saved before ``state.began``.
     """
     state = replace(state, number=next_number(root))
     write_atomically(step_folder(root, state.step) / STATE, json.dumps(asdict(state)))
     write_atomically(root / "latest_checkpointed_iteration.txt", str(state.step))
     if keep:
-        own = [folder for folder in finished(root) if _place(folder)[0] >= state.began]
+        own = [folder for folder in complete_checkpoints(root) if _save_order(folder)[0] >= state.began]
         for folder in own[:-keep]:
             remove(folder)
 
 
 def next_number(root: Path) -> int:
-    """The number of the next save below ``root``."""
-    numbers = [number for number, _ in map(_place, finished(root)) if math.isfinite(number)]
-    return int(max(numbers, default=0)) + 1
+    """Returns the sequence number of the next save in ``root``."""
+    numbers = [_save_order(folder)[0] for folder in complete_checkpoints(root)]
+    return int(max((number for number in numbers if math.isfinite(number)), default=0)) + 1

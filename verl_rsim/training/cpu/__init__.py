@@ -1,19 +1,19 @@
-"""Running verl and vLLM on a machine without an accelerator. Active only when ``VERL_PLATFORM=cpu``."""
+"""Runs verl and vLLM on a machine without an accelerator. Active only with ``VERL_PLATFORM=cpu``."""
 
 import os
 
 DEFAULTS = {
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # two servers and two trainers share the cores
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # two servers and two trainers share the cores; pinned threads would collide
 }
-"""Environment of vLLM's CPU backend, where the user has not set it."""
+"""Environment variables of vLLM's CPU backend, set unless the user has set them."""
 
 
 def is_chosen() -> bool:
-    """Whether the user chose the CPU platform for this process."""
+    """Returns True if the user chose the CPU platform for this process."""
     return os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
 
 
 def set_defaults() -> None:
-    """Fill in :data:`DEFAULTS`; the processes that this one starts inherit them."""
+    """Sets the variables in :data:`DEFAULTS`; processes started by this one inherit them."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)

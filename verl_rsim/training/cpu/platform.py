@@ -1,7 +1,7 @@
-"""The CPU as a verl platform (verl 0.9.1 ships cuda, npu and rocm).
+"""Registers the CPU as a platform of verl; verl 0.9.1 ships cuda, npu and rocm.
 
-Chosen by ``VERL_PLATFORM=cpu`` and never by auto-detection. Ray knows only logical "GPU" slots here: start the job with
-``ray_kwargs.ray_init.num_gpus=N``; nothing is pinned to a device.
+The platform is chosen by ``VERL_PLATFORM=cpu`` and never by auto-detection. Ray counts logical "GPU" slots here: start
+the job with ``ray_kwargs.ray_init.num_gpus=N``. Nothing is pinned to a device.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from verl.plugin.platform.platform_manager import PlatformRegistry
 
 
 def _device_module() -> types.ModuleType:
-    """``torch.cpu`` plus the calls that verl makes on ``torch.cuda`` (memory counters, RNG state, device name)."""
+    """Returns ``torch.cpu`` extended by what verl calls on ``torch.cuda``: memory counters, RNG state, device name."""
     module = types.ModuleType("verl_rsim_torch_cpu")
     module.__dict__.update({name: getattr(torch.cpu, name) for name in dir(torch.cpu) if not name.startswith("__")})
 
@@ -26,21 +26,33 @@ def _device_module() -> types.ModuleType:
     def zero(*_: Any, **__: Any) -> int:
         return 0
 
+    def no_memory_info(*_: Any, **__: Any) -> tuple[int, int]:
+        return 0, 0
+
+    def device_name(*_: Any, **__: Any) -> str:
+        return "cpu"
+
+    def get_rng_state(*_: Any, **__: Any) -> torch.Tensor:
+        return torch.get_rng_state()
+
+    def set_rng_state(state: torch.Tensor, *_: Any, **__: Any) -> None:
+        torch.set_rng_state(state)  # without the device argument of torch.cuda's function
+
     module.__dict__.update(
         empty_cache=nothing,
         ipc_collect=nothing,
         reset_peak_memory_stats=nothing,
         manual_seed=torch.manual_seed,
         manual_seed_all=torch.manual_seed,
-        get_rng_state=lambda *_, **__: torch.get_rng_state(),
-        set_rng_state=lambda state, *_, **__: torch.set_rng_state(state),
+        get_rng_state=get_rng_state,
+        set_rng_state=set_rng_state,
         memory_allocated=zero,
         memory_reserved=zero,
         max_memory_allocated=zero,
         max_memory_reserved=zero,
-        mem_get_info=lambda *_, **__: (0, 0),
-        get_device_name=lambda *_, **__: "cpu",
-        current_device=lambda: "cpu",
+        mem_get_info=no_memory_info,
+        get_device_name=device_name,
+        current_device=device_name,
         set_device=nothing,
     )
     return module
@@ -48,7 +60,7 @@ def _device_module() -> types.ModuleType:
 
 @PlatformRegistry.register(platform="cpu")
 class CpuPlatform(PlatformBase):
-    """verl's device interface on a host without an accelerator."""
+    """Implements verl's device interface for a host without an accelerator."""
 
     _module = _device_module()
 
@@ -66,7 +78,7 @@ class CpuPlatform(PlatformBase):
         return False  # auto-detection must never pick the CPU unasked
 
     def current_device(self) -> Any:
-        return "cpu"  # verl writes tensor.to(get_device_id()); an index would mean cuda
+        return "cpu"  # verl calls tensor.to(get_device_id()), where an index would mean cuda
 
     def device_count(self) -> int:
         return 1
@@ -109,13 +121,13 @@ class CpuPlatform(PlatformBase):
         pass
 
     def ray_resource_name(self) -> str:
-        return "GPU"  # verl's resource check knows GPU and NPU only
+        return "GPU"  # verl's check of resources accepts GPU and NPU only
 
     def ray_noset_envvars(self) -> list[str]:
         return []
 
     def is_ipc_supported(self) -> bool:
-        return False  # weights travel through shared memory
+        return False  # weights are passed through shared memory
 
     def cudart(self) -> Any:
         return None

@@ -1,0 +1,1 @@
+"""Checks a job before anything is started: configuration, models, data, hardware, memory."""

@@ -1,7 +1,7 @@
-"""``verl-rsim doctor RECIPE``: whether this recipe, with these overrides, can start and will fit.
+"""Implements ``verl-rsim doctor RECIPE``, which checks that a recipe with its overrides can start and fits into memory.
 
-A stock verl job is checked by verl, when it starts; here only whether its model will fit.
-Loads tokenizers and configurations, no weights.
+For a stock verl job only the memory is checked; verl checks its settings when it starts. The checks load tokenizers and
+configurations, but no weights.
 """
 
 from __future__ import annotations
@@ -9,114 +9,134 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 from verl_rsim.config.recipes import compose_recipe
-from verl_rsim.config.schema import gpus_of
+from verl_rsim.config.schema import RsimConfig, gpus_of
 from verl_rsim.training import cpu
 from verl_rsim.training.checkpoint.store import SHARED
 from verl_rsim.training.preflight import hardware
-from verl_rsim.training.preflight.doctor import GIB, Finding, broken, fine, warning
-from verl_rsim.training.preflight.memory_estimate import LABELS, Line, ModelSize, RolePlan, estimate, peaks
+from verl_rsim.training.preflight.doctor import GIB, Finding, broken, ok, warning
+from verl_rsim.training.preflight.memory_estimate import ALWAYS, LABELS, ModelSize, RolePlan, Term, estimate, peaks
 from verl_rsim.training.preflight.meta_model import adapter_parameters, empty_model
 from verl_rsim.training.preflight.verl_option_rules import check_mode
 from verl_rsim.utils.errors import RsimError
 
-TIGHT = 0.9
-"""A peak above this share of the memory is a warning: the estimate is good to about a fifth."""
-SMALLEST_SHOWN = GIB // 100
+TIGHT_SHARE = 0.9
+"""Share of the memory above which a peak is a warning: the estimate has an error of about a fifth."""
+SMALLEST_LISTED = GIB // 100
+"""Bytes below which a term is left out of the table."""
 BYTES = {"fp32": 4, "float32": 4}
+"""Bytes of a weight by data type; all others have 2."""
+SUFFIXES = {"k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20, "g": 10**9, "G": 2**30}
+"""Factors of the suffixes that vLLM accepts in a number of bytes."""
+BUNDLE_CORES = 3
+"""Cores that verl 0.9.1 reserves for each GPU of a pool (``max_colocate_count``)."""
 
 
 def check_job(recipe: str, overrides: Sequence[str], console: Console) -> Iterator[Finding]:
-    """The recipe's settings, models and memory; prints the table of the memory."""
+    """Checks a recipe's settings, models, cores and memory; prints the table of the memory.
+
+    Args:
+        recipe: a recipe's name, a .yaml file, or the name of the defaults.
+        overrides: of the recipe, in hydra's grammar.
+        console: receives the table.
+    """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # verl's, of engines that nobody asked for
+            warnings.simplefilter("ignore")  # verl warns of engines that are not installed and not needed
             config = compose_recipe(recipe, overrides)
             check_mode(config)
             if config.trainer.v1.trainer_mode != "rsim":
                 plans = [plan_of(config, "reasoner", frozen=False)]
-                yield fine("recipe", f"{recipe} is a stock verl job; its settings are checked by verl, at its start")
+                yield ok("recipe", f"{recipe} is a stock verl job; verl checks its settings when it starts")
                 yield from _check_fit(config, plans, console)
                 return
             from verl_rsim.training.preflight.validate_job import validate_job
 
             rsim = validate_job(config)
     except (HydraException, OmegaConfBaseException) as error:
-        yield broken("recipe", f"{recipe}: {error}", "name keys that it has")
+        yield broken("recipe", f"{recipe}: {error}", "use keys that the configuration has")
         return
     except RsimError as error:
         yield broken("recipe", str(error), "change that setting")
         return
-    except (OSError, ValueError) as error:  # transformers': no such model, or one it does not know
+    except (OSError, ValueError) as error:  # transformers found no such model, or does not know its architecture
         yield broken("recipe", str(error).strip().splitlines()[0], "check the models' paths")
         return
-    yield fine("recipe", f"{recipe} can start: settings, data, tokenizers and row budgets go together")
+    yield ok("recipe", f"{recipe} can start: settings, data, tokenizers and row budgets are consistent")
     yield from _check_models(config, rsim)
     yield from _check_cores(config)
     plans = [plan_of(config, role, frozen=role in rsim.frozen) for role in policies(config)]
     yield from _check_fit(config, plans, console)
 
 
-def _check_models(config: DictConfig, rsim: Any) -> Iterator[Finding]:
+def _check_models(config: DictConfig, rsim: RsimConfig) -> Iterator[Finding]:
     from verl_rsim.config.dialogue import build_dialogue
 
     dialogue = build_dialogue(config, rsim)
     for role, codec in (("planner", dialogue.planner), ("reasoner", dialogue.reasoner)):
         size = model_size(_block(config, SHARED if rsim.shared_weights else role).model)
-        seen = f"{size.parameters / 1e6:,.1f} M parameters, {size.vocabulary} words, ends with {sorted(codec.eos_ids)}"
-        labels = f", labels 1 to {LABELS} are tokens {list(dialogue.label_ids)}"
-        yield fine(role, seen + (labels if role == "planner" and dialogue.constrained else ""))
-
-
-SUFFIXES = {"k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20, "g": 10**9, "G": 2**30}
-"""With which vLLM takes a number of bytes as text."""
-BUNDLE_CORES = 3
-"""verl 0.9.1 reserves as many cores for each GPU of a pool (``max_colocate_count``)."""
+        details = f"{size.parameters / 1e6:,.1f} M parameters, vocabulary of {size.vocabulary} tokens"
+        details += f", end-of-sequence tokens {sorted(codec.eos_ids)}"
+        if role == "planner" and dialogue.constrained:
+            details += f", labels 1 to {LABELS} are tokens {list(dialogue.label_ids)}"
+        yield ok(role, details)
 
 
 def _check_cores(config: DictConfig) -> Iterator[Finding]:
-    """What Ray must have of cores to place a job of one node; with fewer it waits, and does not say for what."""
-    from ray._private.utils import get_num_cpus  # what Ray takes a container's share to be
+    """Checks that Ray has enough cores to place a job of one node; with fewer it waits without an error."""
+    from ray._private.utils import get_num_cpus  # Ray's own count, which respects a container's limit
 
     ray, pool, judge = config.ray_kwargs.ray_init, config.rsim.planner_pool, config.reward.reward_model
-    given = os.environ.get("RAY_ADDRESS") or ray.get("address")
-    if given or config.trainer.nnodes > 1 or (pool.enable and pool.nnodes > 1):
+    runs_on_cluster = os.environ.get("RAY_ADDRESS") or ray.get("address")
+    if runs_on_cluster or config.trainer.nnodes > 1 or (pool.enable and pool.nnodes > 1):
         return
-    gpus = config.trainer.n_gpus_per_node + (gpus_of(config, "planner") if pool.enable else 0)
+    gpus = config.trainer.n_gpus_per_node
+    if pool.enable:
+        gpus += gpus_of(config, "planner")
     if judge.enable and judge.enable_resource_pool:
         gpus += judge.n_gpus_per_node * judge.nnodes
-    if not cpu.is_chosen() and 0 < len(_cards()) < gpus:
-        return  # its pools lie on several nodes
-    units, key = config.transfer_queue.backend.SimpleStorage.num_data_storage_units, "num_data_storage_units"
-    storage = units + 1  # with its controller
-    needed, found = storage + BUNDLE_CORES * gpus, int(ray.num_cpus or get_num_cpus())
-    seen = f"{found}; {storage} for storage and {BUNDLE_CORES} for each of {gpus} GPUs: {needed}"
-    if found >= needed:
-        yield fine("cores", seen)
+    if not cpu.is_chosen() and 0 < len(_gpus()) < gpus:
+        return  # the pools are on several nodes, whose cores cannot be counted here
+    units = config.transfer_queue.backend.SimpleStorage.num_data_storage_units
+    storage = units + 1  # the storage units and their controller
+    needed, available = storage + BUNDLE_CORES * gpus, int(ray.num_cpus or get_num_cpus())
+    details = f"{available}; {storage} for storage and {BUNDLE_CORES} for each of {gpus} GPUs: {needed}"
+    if available >= needed:
+        yield ok("cores", details)
         return
-    fix = f"transfer_queue.backend.SimpleStorage.{key}=1" if units > 1 else f"ray_kwargs.ray_init.num_cpus={needed}"
-    yield broken("cores", f"{seen}; Ray would wait for more", fix)
+    if units > 1:
+        fix = "transfer_queue.backend.SimpleStorage.num_data_storage_units=1"
+    else:
+        fix = f"ray_kwargs.ray_init.num_cpus={needed}"
+    yield broken("cores", f"{details}; Ray would wait for more", fix)
 
 
-def _cards() -> list[hardware.Gpu]:
-    """This machine's GPUs; none where nvidia-smi fails, which the check of the hardware reports."""
+def _gpus() -> list[hardware.Gpu]:
+    """Returns this machine's GPUs; none if nvidia-smi fails, which the check of the hardware reports."""
     try:
         return hardware.gpus()
     except RuntimeError:
         return []
 
 
+def _smallest_gpu() -> int:
+    """Returns the bytes of this machine's smallest GPU; 0 if there is none."""
+    return min((gpu.total for gpu in _gpus()), default=0)
+
+
 def policies(config: DictConfig) -> list[str]:
-    """Whose models a job has: both roles', the one of ``rsim.shared_weights``, or a stock verl job's."""
+    """Returns the names of a job's policies.
+
+    They are both roles, :data:`SHARED` with ``rsim.shared_weights``, and the reasoner for a stock verl job.
+    """
     if "planner" not in config:
         return ["reasoner"]
     return [SHARED] if config.rsim.shared_weights else ["planner", "reasoner"]
@@ -127,7 +147,7 @@ def _block(config: DictConfig, role: str) -> DictConfig:
 
 
 def model_size(model: DictConfig) -> ModelSize:
-    """The numbers of a model block's architecture, counted on a model without storage."""
+    """Returns the size of a model block's model, counted on a copy whose tensors have no storage."""
     built = empty_model(model)
     text = built.config.get_text_config()
     parameters = sum(parameter.numel() for parameter in built.parameters())
@@ -135,14 +155,20 @@ def model_size(model: DictConfig) -> ModelSize:
 
 
 def plan_of(config: DictConfig, role: str, *, frozen: bool) -> RolePlan:
-    """What the configuration does with the model of one of :func:`policies`, in the preflight's terms."""
+    """Returns the plan of a role for the estimate of the memory.
+
+    Args:
+        config: the whole configuration.
+        role: one of :func:`policies`.
+        frozen: True if the role is not trained.
+    """
     block = _block(config, role)
     actor, rollout = block.actor, block.rollout
-    lengths = [rollout, config.planner.rollout] if role == SHARED else [rollout]
+    row_lengths = [rollout, config.planner.rollout] if role == SHARED else [rollout]
     ranks = gpus_of(config, role)
     size = model_size(block.model)
     server_bytes, on_cpu = BYTES.get(str(rollout.dtype), 2), cpu.is_chosen()
-    cards = [] if on_cpu else _cards()
+    smallest_gpu = 0 if on_cpu else _smallest_gpu()
     bucket = int(rollout.checkpoint_engine.update_weights_bucket_megabytes) << 20
     return RolePlan(
         role=role,
@@ -154,13 +180,13 @@ def plan_of(config: DictConfig, role: str, *, frozen: bool) -> RolePlan:
         master_bytes=BYTES.get(str(actor.fsdp_config.model_dtype), 2),
         compute_bytes=_compute_bytes(actor.fsdp_config),
         server_bytes=server_bytes,
-        micro_tokens=max(_micro_tokens(actor, rows, ranks) for rows in lengths),
+        micro_tokens=max(_micro_tokens(actor, rows, ranks) for rows in row_lengths),
         all_logits=role != "planner" or config.rsim.planner_decoding == "free",
         checkpointing=bool(block.model.enable_gradient_checkpointing),
         resharded=bool(actor.fsdp_config.reshard_after_forward),
         weights_offloaded=bool(actor.fsdp_config.param_offload) and not on_cpu,
         optimizer_offloaded=bool(actor.fsdp_config.optimizer_offload) and not on_cpu,
-        server_bytes_allowed=round(rollout.gpu_memory_utilization * min((card.total for card in cards), default=0)),
+        server_bytes_allowed=round(rollout.gpu_memory_utilization * smallest_gpu),
         cache_bytes=_cache_bytes(rollout, size.parameters * server_bytes) if on_cpu else 0,
         sleeps=bool(rollout.free_cache_engine),
         servers=max(1, ranks // rollout.tensor_model_parallel_size),
@@ -169,13 +195,14 @@ def plan_of(config: DictConfig, role: str, *, frozen: bool) -> RolePlan:
 
 
 def _cache_bytes(rollout: DictConfig, weights: int) -> int:
-    """A server's KV cache on a CPU, in the order in which vLLM 0.27 looks."""
-    if gib := os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+    """Returns the bytes of a server's KV cache on a CPU; the sources have the precedence that vLLM 0.27 gives them."""
+    gib = os.environ.get("VLLM_CPU_KVCACHE_SPACE")
+    if gib:
         return round(float(gib) * GIB)
-    given = OmegaConf.select(rollout, "engine_kwargs.vllm.kv_cache_memory_bytes")
-    if given is None:
+    size = OmegaConf.select(rollout, "engine_kwargs.vllm.kv_cache_memory_bytes")
+    if size is None:
         return max(0, round(rollout.gpu_memory_utilization * hardware.memory().total) - weights)
-    return given if isinstance(given, int) else round(float(given[:-1]) * SUFFIXES[given[-1]])
+    return size if isinstance(size, int) else round(float(size[:-1]) * SUFFIXES[size[-1]])
 
 
 def _compute_bytes(fsdp: DictConfig) -> int:
@@ -184,7 +211,7 @@ def _compute_bytes(fsdp: DictConfig) -> int:
 
 
 def _micro_tokens(actor: DictConfig, rollout: DictConfig, ranks: int) -> int:
-    """Tokens of one pass on a rank: at most the limit, at most what a rank's share of a mini-batch can have."""
+    """Returns the tokens of one pass on a rank: the limit, or a rank's share of a mini-batch if that is smaller."""
     row = rollout.prompt_length + rollout.response_length
     rows = max(1, actor.ppo_mini_batch_size * rollout.n // ranks)
     if actor.use_dynamic_bsz:
@@ -193,48 +220,49 @@ def _micro_tokens(actor: DictConfig, rollout: DictConfig, ranks: int) -> int:
 
 
 def _check_fit(config: DictConfig, plans: list[RolePlan], console: Console) -> Iterator[Finding]:
-    on_cpu = cpu.is_chosen()
-    if on_cpu:
-        yield _fit(config, plans, "of this machine", console)
+    """Compares the estimated memory with that of the machine, of each GPU, or of each pool's GPUs."""
+    if cpu.is_chosen():
+        yield _compare(config, plans, "of this machine", console)
     elif OmegaConf.select(config, "rsim.planner_pool.enable"):
         for plan in plans:
-            yield _fit(config, [plan], f"of each of the {plan.role}'s GPUs", console)
+            yield _compare(config, [plan], f"of each of the {plan.role}'s GPUs", console)
     else:
-        yield _fit(config, plans, "of each GPU", console)
+        yield _compare(config, plans, "of each GPU", console)
 
 
-def _fit(config: DictConfig, plans: list[RolePlan], where: str, console: Console) -> Finding:
-    """Whether what these roles hold in one memory fits; prints the table."""
+def _compare(config: DictConfig, plans: list[RolePlan], owner: str, console: Console) -> Finding:
+    """Compares the memory of roles that share one GPU, or the machine, with its capacity; prints the table."""
     on_cpu = cpu.is_chosen()
     agents = config.actor_rollout_ref.rollout.agent.num_workers
-    lines = estimate(plans, cpu=on_cpu, reward_workers=config.reward.num_workers, agents=agents)
-    found = peaks(lines)
-    console.print(memory_table(lines, found, where))
-    cards = [] if on_cpu else _cards()
-    capacity = hardware.memory().available if on_cpu else min((card.total for card in cards), default=0)
-    phase, peak = max(found.items(), key=lambda item: item[1])
-    seen = f"peak about {peak / GIB:.1f} GiB ({phase}), {capacity / GIB:.1f} GiB to be had"
-    largest = [line for line in lines if line.phase in (phase, "always")][:3]
-    remedy = "; ".join(dict.fromkeys(line.remedy for line in largest))
+    terms = estimate(plans, cpu=on_cpu, reward_workers=config.reward.num_workers, agents=agents)
+    phase_peaks = peaks(terms)
+    console.print(memory_table(terms, phase_peaks, owner))
+    capacity = hardware.memory().available if on_cpu else _smallest_gpu()
+    phase = max(phase_peaks, key=lambda name: phase_peaks[name])
+    peak = phase_peaks[phase]
+    subject = "memory of the job"
     if not capacity:
-        return warning(
-            "memory of the job", f"peak about {peak / GIB:.1f} GiB, servers apart", "no GPU's memory to compare with"
-        )
+        details = f"peak about {peak / GIB:.1f} GiB, without the servers"
+        return warning(subject, details, "no GPU's memory to compare with")
+    details = f"peak about {peak / GIB:.1f} GiB ({phase}), {capacity / GIB:.1f} GiB available"
+    largest = [term for term in terms if term.phase in (phase, ALWAYS)][:3]
+    fix = "; ".join(dict.fromkeys(term.fix for term in largest))
     if peak > capacity:
-        return broken("memory of the job", seen, remedy)
-    if peak > TIGHT * capacity:
-        return warning("memory of the job", seen, f"tight: {remedy}")
-    return fine("memory of the job", seen)
+        return broken(subject, details, fix)
+    if peak > TIGHT_SHARE * capacity:
+        return warning(subject, details, f"tight: {fix}")
+    return ok(subject, details)
 
 
-def memory_table(lines: Sequence[Line], found: dict[str, int], where: str) -> Table:
-    """The estimate, term by term, and the peak of each phase."""
-    table = Table("held", "what", "GiB", "formula", title=f"Memory {where}, estimated", title_justify="left", box=None)
+def memory_table(terms: Sequence[Term], phase_peaks: dict[str, int], owner: str) -> Table:
+    """Returns the table of the estimate: each term, then the peak of each phase, in GiB."""
+    table = Table("held", "term", "GiB", "formula", title=f"Memory {owner}, estimated", title_justify="left", box=None)
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
     table.columns[2].justify = "right"
-    for line in (line for line in lines if line.size >= SMALLEST_SHOWN):
-        table.add_row(line.phase, line.what, f"{line.size / GIB:.2f}", line.formula)
+    for term in terms:
+        if term.size >= SMALLEST_LISTED:
+            table.add_row(term.phase, term.name, f"{term.size / GIB:.2f}", term.formula)
     table.add_section()
-    for phase, size in found.items():
-        table.add_row(phase, "peak", f"{size / GIB:.2f}", "all that is held always, and that")
+    for phase, size in phase_peaks.items():
+        table.add_row(phase, "peak", f"{size / GIB:.2f}", "terms that are always held, plus this phase's")
     return table

@@ -1,4 +1,4 @@
-"""What this machine has: memory, shared memory, GPUs, disk. Reads the system's own files; imports nothing heavy."""
+"""Reports the hardware of this machine: memory, shared memory and GPUs. Reads system files; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from packaging.version import InvalidVersion, Version
 
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 SEGMENTS = ("psm_*", "sem.mp-*")
-"""Names of Python's shared memory: what is left of a killed job is left until the next boot."""
+"""File names of Python's shared-memory segments and semaphores. Those of a killed job stay until the next boot."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of the machine, or of the container's limit where that is lower."""
+    """Holds the memory in bytes: of the machine, or of the container if its limit is lower."""
 
     total: int
     available: int
@@ -25,7 +25,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU and its memory in bytes; 0 where it is the processor's, which nvidia-smi does not tell."""
+    """Holds a GPU's name and memory in bytes; 0 if nvidia-smi reports none, as for memory shared with the CPU."""
 
     name: str
     total: int
@@ -33,15 +33,20 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
-class Leftovers:
-    """Segments of shared memory that no process maps, and the bytes they hold."""
+class OrphanedSegments:
+    """Holds the shared-memory segments that no process maps, and their total size in bytes."""
 
     paths: tuple[Path, ...]
     size: int
 
 
 def memory(meminfo: Path = Path("/proc/meminfo"), limits: tuple[str, ...] = CGROUP_LIMITS) -> Memory:
-    """The memory that processes here may use."""
+    """Returns the memory that processes may use here.
+
+    Args:
+        meminfo: the kernel's report of the machine's memory.
+        limits: files with a container's memory limit (cgroups 2 and 1); the first ones may be absent.
+    """
     fields = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines()}
     total, available = fields["MemTotal"], fields["MemAvailable"]
     for path in map(Path, limits):
@@ -53,7 +58,10 @@ def memory(meminfo: Path = Path("/proc/meminfo"), limits: tuple[str, ...] = CGRO
 
 
 def has_flash_attention() -> bool:
-    """Whether transformers 5 finds flash attention: the package, or ``kernels``, which fetches it from the hub."""
+    """Returns True if transformers 5 can use flash attention.
+
+    It needs the package ``flash-attn``, or ``kernels``, which downloads flash attention from the hub.
+    """
     for name, oldest in (("flash-attn", "2.3.3"), ("kernels", "0.10.2")):
         with suppress(PackageNotFoundError, InvalidVersion):
             if Version(version(name)) >= Version(oldest):
@@ -62,10 +70,10 @@ def has_flash_attention() -> bool:
 
 
 def gpus() -> list[Gpu]:
-    """NVIDIA's GPUs, as nvidia-smi shows them; none where there is no such program.
+    """Returns the NVIDIA GPUs that nvidia-smi reports; an empty list if the program is not installed.
 
     Raises:
-        RuntimeError: nvidia-smi is there and fails.
+        RuntimeError: nvidia-smi is installed but fails.
     """
     query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
     try:
@@ -76,17 +84,28 @@ def gpus() -> list[Gpu]:
         raise RuntimeError(f"nvidia-smi gives no answer in {error.timeout:.0f} s") from error
     if done.returncode:
         raise RuntimeError(f"nvidia-smi fails: {(done.stderr or done.stdout).strip()}")
-    rows = [line.rsplit(", ", 2) for line in done.stdout.strip().splitlines()]
-    return [Gpu(name, *(int(part) << 20 if part.isdigit() else 0 for part in parts)) for name, *parts in rows]
+    cards = []
+    for line in done.stdout.strip().splitlines():
+        name, total, free = line.rsplit(", ", 2)  # from the right: the name may hold a comma
+        cards.append(Gpu(name, _mebibytes(total), _mebibytes(free)))
+    return cards
 
 
-def leftovers(shared: Path = Path("/dev/shm"), processes: Path = Path("/proc")) -> Leftovers:
-    """What killed jobs of this user left in shared memory."""
-    mapped = set()
+def _mebibytes(text: str) -> int:
+    """Returns a number of MiB in bytes; 0 for "[N/A]"."""
+    return int(text) << 20 if text.isdigit() else 0
+
+
+def orphaned_segments(shared: Path = Path("/dev/shm"), processes: Path = Path("/proc")) -> OrphanedSegments:
+    """Returns the shared-memory segments that killed jobs of this user left behind."""
+    mapped: set[str] = set()
     for maps in processes.glob("[0-9]*/maps"):
         try:
             mapped |= {line.rsplit(" ", 1)[-1] for line in maps.read_text().splitlines() if str(shared) in line}
-        except OSError:  # ended in between, or another user's
+        except OSError:  # the process has ended, or belongs to another user
             continue
-    found = [path for pattern in SEGMENTS for path in shared.glob(pattern) if str(path) not in mapped]
-    return Leftovers(tuple(found), sum(path.stat().st_blocks * 512 for path in found))
+    orphaned: list[Path] = []
+    for pattern in SEGMENTS:
+        orphaned += [path for path in shared.glob(pattern) if str(path) not in mapped]
+    # Segments are sparse files: the blocks in use count, not the nominal size.
+    return OrphanedSegments(tuple(orphaned), sum(path.stat().st_blocks * 512 for path in orphaned))

@@ -1,14 +1,17 @@
-"""A model's architecture without its weights, to count on. Loads a configuration, no weights."""
+"""Counts parameters on models without weights; loads their configurations only."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def empty_model(model: DictConfig) -> Any:
-    """The transformers model of a verl model block, its tensors without storage."""
+
+def empty_model(model: DictConfig) -> PreTrainedModel:
+    """Returns the transformers model of a verl model block, with tensors that have no storage."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -18,15 +21,16 @@ def empty_model(model: DictConfig) -> Any:
 
 
 def adapter_parameters(model: DictConfig) -> int:
-    """How many parameters the LoRA adapter of a model block has; 0 if it has none.
+    """Returns the number of parameters of a model block's LoRA adapter; 0 if it has none.
 
     Raises:
-        ValueError: none of the model's modules is chosen for it.
+        ValueError: ``target_modules`` matches no module of the model.
     """
     if model.lora_rank <= 0:
         return 0
     from peft import LoraConfig, get_peft_model
 
-    chosen = OmegaConf.to_container(OmegaConf.masked_copy(model, ["target_modules", "exclude_modules"]))
-    adapted = get_peft_model(empty_model(model), LoraConfig(task_type="CAUSAL_LM", r=model.lora_rank, **chosen))
+    modules = OmegaConf.to_container(OmegaConf.masked_copy(model, ["target_modules", "exclude_modules"]))
+    config = LoraConfig(task_type="CAUSAL_LM", r=model.lora_rank, **cast(dict[str, Any], modules))
+    adapted = get_peft_model(empty_model(model), config)
     return sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)

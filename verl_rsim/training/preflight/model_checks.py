@@ -1,4 +1,4 @@
-"""Refuses models that cannot play their roles: by their configuration files, before anything is started."""
+"""Refuses models that cannot play their roles, by their configuration files and before anything is started."""
 
 from __future__ import annotations
 
@@ -9,21 +9,28 @@ from verl.utils import hf_processor
 from verl_rsim.training.preflight import hardware
 from verl_rsim.utils.errors import ConfigError
 
-CHANGED_LOGITS = {
+NEUTRAL_LOGIT_SETTINGS = {
     "logits_scaling": 1.0,
     "logit_scale": 1.0,
     "lm_head_multiplier": 1.0,
     "final_logit_softcapping": None,
     "logits_soft_cap": None,
 }
-"""What Granite, Cohere, Falcon-H1, Gemma 2 and RecurrentGemma do to logits after the head; the neutral values."""
+"""Settings by which Granite, Cohere, Falcon-H1, Gemma 2 and RecurrentGemma change logits after the head, with the
+values that leave logits unchanged."""
 
 
 def check_attention(model: DictConfig, key: str) -> None:
-    """Refuse flash attention where it is not installed: verl's default, which its extra ``vllm`` does not bring.
+    """Refuses flash attention if it is not installed.
+
+    It is verl's default, but verl's extra ``vllm`` does not install it.
+
+    Args:
+        model: the model block.
+        key: path of the policy's block, for the error.
 
     Raises:
-        ConfigError: on the block ``key``.
+        ConfigError: the model needs flash attention, which is not installed.
     """
     wanted = OmegaConf.select(model, "override_config.attn_implementation", default="flash_attention_2")
     if wanted == "flash_attention_2" and not hardware.has_flash_attention():
@@ -35,46 +42,58 @@ def check_attention(model: DictConfig, key: str) -> None:
 
 
 def check_context(block: DictConfig, rows: DictConfig, key: str) -> None:
-    """Check that the model and servers of ``block`` take the rows of ``{key}.rollout``.
+    """Checks that the longest row of a policy fits into the context of its model and servers.
+
+    Args:
+        block: the policy's block; its ``model`` and ``rollout.max_model_len`` limit the context.
+        rows: the rollout block with the lengths of the rows; another one than ``block.rollout`` with shared weights.
+        key: path of the block that holds ``rows``, for the error.
 
     Raises:
-        ConfigError: they do not, or there is no such model.
+        ConfigError: the rows are too long, or there is no such model.
     """
     try:
         hf_config = AutoConfig.from_pretrained(block.model.path, trust_remote_code=block.model.trust_remote_code)
-    except (OSError, ValueError) as error:  # transformers': no such model, or one it does not know
-        said = str(error).strip().splitlines()[0]
-        raise ConfigError(f"{key}.model.path", block.model.path, f"name another model, {said}") from error
-    longest = block.rollout.max_model_len or getattr(hf_config, "max_position_embeddings", None)
-    wanted = rows.prompt_length + rows.response_length
-    if longest and wanted > longest:
+    except (OSError, ValueError) as error:  # transformers found no such model, or does not know its architecture
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"{key}.model.path", block.model.path, f"name another model, {reason}") from error
+    context = block.rollout.max_model_len or getattr(hf_config, "max_position_embeddings", None)
+    longest_row = rows.prompt_length + rows.response_length
+    if context and longest_row > context:
         fix = (
-            f"with {key}.rollout.prompt_length a row may have {wanted} tokens, but the model takes {longest}; lower one"
+            f"with {key}.rollout.prompt_length a row may have {longest_row} tokens, but the model takes {context}; "
+            "lower one"
         )
         raise ConfigError(f"{key}.rollout.response_length", rows.response_length, fix)
 
 
 def check_positions(planner: DictConfig, reasoner: DictConfig) -> None:
-    """Refuse two models of which one has positions in several dimensions.
+    """Refuses a pair of models if only one of them has multi-dimensional positions (M-RoPE).
 
-    verl computes the positions of both roles' rows by the reasoner's model, and a batch holds them in one shape.
+    verl computes the positions of both roles' rows with the reasoner's model, and a batch holds them in one shape.
+
+    Args:
+        planner: the planner's model block.
+        reasoner: the reasoner's model block.
 
     Raises:
-        ConfigError: of the planner's.
+        ConfigError: the positions differ; names the planner's model.
     """
-    ours, others = (
-        "in several dimensions (M-RoPE)" if _has_many_dimensions(model) else "plain" for model in (planner, reasoner)
-    )
-    if ours != others:
+    planner_positions, reasoner_positions = _positions(planner), _positions(reasoner)
+    if planner_positions != reasoner_positions:
         fix = (
-            f"its positions are {ours} and those of actor_rollout_ref.model.path={reasoner.path} {others}; verl "
-            "computes them alike for both policies, so name two models of one kind"
+            f"its positions are {planner_positions} and those of actor_rollout_ref.model.path={reasoner.path} are "
+            f"{reasoner_positions}; verl computes those of both policies in one way, so name two models of one kind"
         )
         raise ConfigError("planner.model.path", planner.path, fix)
 
 
-def _has_many_dimensions(model: DictConfig) -> bool:
-    """Whether a model's positions are more than a number each, by its processor, as verl decides it."""
+def _positions(model: DictConfig) -> str:
+    return "multi-dimensional (M-RoPE)" if _uses_mrope(model) else "plain"
+
+
+def _uses_mrope(model: DictConfig) -> bool:
+    """Returns True if a model has multi-dimensional positions, decided by its processor as verl decides it."""
     hf_config = AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
     if getattr(hf_config, "vision_config", None) is None:
         return False
@@ -83,16 +102,22 @@ def _has_many_dimensions(model: DictConfig) -> bool:
 
 
 def check_logits(model: DictConfig) -> None:
-    """Refuse a model that changes its logits after the head, where those of the labels are read with shared weights.
+    """Refuses, for shared weights, a model that changes its logits after the head.
+
+    With shared weights the logits of the labels are computed by the head alone, so that the change would be missing.
+
+    Args:
+        model: the reasoner's model block, which plays both roles.
 
     Raises:
-        ConfigError: of the reasoner's, which is both.
+        ConfigError: the model changes its logits.
     """
     hf_config = AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
-    for name, neutral in CHANGED_LOGITS.items():
-        if (value := getattr(hf_config.get_text_config(), name, neutral)) not in (neutral, None):
+    for name, neutral in NEUTRAL_LOGIT_SETTINGS.items():
+        value = getattr(hf_config.get_text_config(), name, neutral)
+        if value not in (neutral, None):
             fix = (
-                f"its {name} of {value} changes logits after the head, where the labels' are read with shared weights; "
+                f"its {name} of {value} changes logits after the head, where shared weights read the labels' logits; "
                 "train two policies, or another model"
             )
             raise ConfigError("actor_rollout_ref.model.path", model.path, fix)

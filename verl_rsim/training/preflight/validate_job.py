@@ -1,9 +1,10 @@
-"""Refuses a job that cannot work, before anything is started, with the key, the value and the fix."""
+"""Refuses a job that cannot work, before anything is started; each error names the key, the value and the fix."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
@@ -25,76 +26,90 @@ from verl_rsim.training.preflight.model_checks import check_attention, check_con
 from verl_rsim.training.preflight.verl_option_rules import check_options
 from verl_rsim.utils.errors import ConfigError
 
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
+
 NO_CRITIC = "rSIM has no critic; choose an estimator that needs none, e.g. grpo"
-_NO_SQUARES = "verl's trainer gives it no sums of squared probabilities; choose e.g. grpo"
+_NO_SQUARES = "verl's trainer computes no sums of squared probabilities for it; choose e.g. grpo"
 UNUSABLE_ESTIMATORS = {
     "gae": NO_CRITIC,
-    "remax": "verl's trainer gives it no baselines; choose e.g. grpo",
+    "remax": "verl's trainer computes no baselines for it; choose e.g. grpo",
     "optimal_token_baseline": _NO_SQUARES,
     "tir_optimal_token_baseline": _NO_SQUARES,
     "gdpo": "verl's trainer gives it no rewards by name; choose e.g. grpo",
 }
-"""Estimators of verl that a job of two policies cannot have, and why."""
+"""Estimators of verl that a job of two policies cannot use, with the reason."""
 BLOCKS = {"reasoner": "actor_rollout_ref", "planner": "planner"}
-MOST_OF_A_GPU = 0.95
-"""Of its memory, for servers: each worker beside them has a CUDA context."""
+MAX_SERVER_SHARE = 0.95
+"""Largest share of a GPU's memory for all servers; the CUDA contexts of the workers need the rest."""
 
 
 def validate_job(config: DictConfig) -> RsimConfig:
-    """Check a whole configuration.
+    """Checks a whole configuration.
 
     Returns:
-        Its ``rsim`` block.
+        The validated ``rsim`` block.
 
     Raises:
         ConfigError: the job cannot work as configured.
     """
     check_options(config)
-    rsim = parse_config(OmegaConf.to_container(config.rsim, resolve=True))
-    PlannerScorer(rsim.reward)  # raises where a term of the user's cannot be found
+    rsim = parse_config(cast(Mapping[str, Any], OmegaConf.to_container(config.rsim, resolve=True)))
+    PlannerScorer(rsim.reward)  # raises if it cannot import a reward term of the user
     _check_verl_options(config)
     trainer = config.trainer
     root = Path(trainer.default_local_dir).absolute()
-    if checkpoint := resume_folder(trainer.resume_mode, root, trainer.resume_from_path):
+    checkpoint = resume_folder(trainer.resume_mode, root, trainer.resume_from_path)
+    if checkpoint:
         _check_ranks(config, rsim, checkpoint)
-    rows = _check_data(config)
-    total = config.trainer.total_training_steps
-    if total is None and rows is not None:
-        total = rows // config.data.train_batch_size * config.trainer.total_epochs
-    # Where verl alone can count the rows the total is a guess; the trainer builds the schedule again when it knows.
-    build_schedule(rsim.schedule, rsim.weight, total or 1000).check_trainable(rsim.frozen)
-    checked = ("reasoner",) if rsim.shared_weights else BLOCKS
-    for role in checked:
-        _check_policy(config, role, BLOCKS[role], frozen=role in rsim.frozen)
-        check_lora(config[BLOCKS[role]], BLOCKS[role], frozen=role in rsim.frozen)
-    if rsim.shared_weights:
-        _check_shared_weights(config)
-    elif "planner" not in rsim.frozen:
-        check_positions(config.planner.model, config.actor_rollout_ref.model)
-    if config.trainer.device == "cuda" and not (cpu.is_chosen() or rsim.shared_weights or rsim.planner_pool.enable):
-        _check_memory_shares(config)
+    _check_schedule(config, rsim, _check_data(config))
+    _check_policies(config, rsim)
     _check_dialogue(config, rsim)
     if rsim.planner_decoding == "constrained":
         _check_strategy_policy(config, BLOCKS["reasoner" if rsim.shared_weights else "planner"])
     return rsim
 
 
+def _check_schedule(config: DictConfig, rsim: RsimConfig, rows: int | None) -> None:
+    """Checks that each stage of the schedule trains at least one role that is not frozen."""
+    total = config.trainer.total_training_steps
+    if total is None and rows is not None:
+        total = rows // config.data.train_batch_size * config.trainer.total_epochs
+    # If only verl can count the rows, the total is a guess: the trainer builds the schedule again with the real one.
+    build_schedule(rsim.schedule, rsim.weight, total or 1000).check_trainable(rsim.frozen)
+
+
+def _check_policies(config: DictConfig, rsim: RsimConfig) -> None:
+    """Checks the blocks of the policies one by one, then whether the policies work together."""
+    roles = ("reasoner",) if rsim.shared_weights else tuple(BLOCKS)
+    for role in roles:
+        _check_policy(config, role, BLOCKS[role], frozen=role in rsim.frozen)
+        check_lora(config[BLOCKS[role]], BLOCKS[role], frozen=role in rsim.frozen)
+    if rsim.shared_weights:
+        _check_shared_weights(config)
+    elif "planner" not in rsim.frozen:
+        check_positions(config.planner.model, config.actor_rollout_ref.model)
+    servers_share_gpus = not (rsim.shared_weights or rsim.planner_pool.enable)
+    if config.trainer.device == "cuda" and not cpu.is_chosen() and servers_share_gpus:
+        _check_memory_shares(config)
+
+
 def _check_ranks(config: DictConfig, rsim: RsimConfig, checkpoint: Path) -> None:
-    """verl's checkpoints are one shard a GPU, which as many GPUs read again."""
+    """Checks that each policy has as many GPUs as saved it: verl's checkpoints have one shard for each GPU."""
     for policy in read_state(checkpoint).trained:
         role = "reasoner" if policy == SHARED else policy
         shards = sum(1 for _ in (checkpoint / FOLDERS[policy]).glob("model_world_size_*_rank_*.pt"))
         if role in rsim.frozen or shards in (0, gpus_of(config, role)):
             continue
         pool = "rsim.planner_pool" if role == "planner" and rsim.planner_pool.enable else "trainer"
-        fix = f"the {role} was saved by {shards} GPUs, and {checkpoint} can be resumed by as many alone; or export it"
+        fix = f"the {role} was saved by {shards} GPUs; only as many can resume {checkpoint}, or export it"
         raise ConfigError(f"{pool}.n_gpus_per_node", pool_of(config, role).n_gpus_per_node, fix)
 
 
 def _check_verl_options(config: DictConfig) -> None:
     _check_advantages(config)
     if config.reward.reward_model.enable and not config.reward.reward_model.enable_resource_pool:
-        fix = "a reward model on the training GPUs scores too late for the planner; give it its own pool"
+        fix = "a reward model on the training GPUs scores too late for the planner; set it to true"
         raise ConfigError("reward.reward_model.enable_resource_pool", False, fix)
     manager = config.reward.reward_manager.name
     if config.reward.reward_manager.source == "register" and manager not in REWARD_MANAGER:
@@ -107,7 +122,7 @@ def _check_verl_options(config: DictConfig) -> None:
         raise ConfigError("distillation.enabled", True, "rSIM has no teacher; set it to False")
     groups = config.algorithm.get("filter_groups")
     if groups and groups.enable and groups.metric == "reward":
-        fix = "compares rewards of both roles; choose acc, planner_reward or reasoner_reward"
+        fix = "it would compare rewards of both roles; choose acc, planner_reward or reasoner_reward"
         raise ConfigError("algorithm.filter_groups.metric", "reward", fix)
     agent = config.actor_rollout_ref.rollout.agent
     for key, wanted in (
@@ -123,7 +138,8 @@ def _check_advantages(config: DictConfig) -> None:
         raise ConfigError("algorithm.adv_estimator", str(config.algorithm.adv_estimator), NO_CRITIC)
     usable = sorted(set(ADV_ESTIMATOR_REGISTRY) - set(UNUSABLE_ESTIMATORS))
     for key in ("algorithm.adv_estimator", "rsim.planner_adv_estimator"):
-        if (chosen := OmegaConf.select(config, key)) is None:
+        chosen = OmegaConf.select(config, key)
+        if chosen is None:
             continue
         name = getattr(chosen, "value", str(chosen))
         if name in UNUSABLE_ESTIMATORS:
@@ -133,11 +149,15 @@ def _check_advantages(config: DictConfig) -> None:
 
 
 def _check_data(config: DictConfig) -> int | None:
-    """Number of training rows; None when some are in files that only verl reads (json, remote)."""
+    """Checks the data files that are local parquet files; verl reads the others (json, remote) itself.
+
+    Returns:
+        The number of training rows, or None if verl alone can read them.
+    """
     import pyarrow.parquet as pq
 
     counts: dict[str, int | None] = {}
-    coding = False
+    has_coding_tasks = False
     for key in ("train_files", "val_files"):
         files = config.data[key]
         names = [files] if isinstance(files, str) else list(files)
@@ -149,13 +169,14 @@ def _check_data(config: DictConfig) -> int | None:
             path = Path(name).expanduser()
             if not path.is_file():
                 raise ConfigError(f"data.{key}", name, "there is no such file; make it with: verl-rsim prepare-data")
-            coding = _check_ground_truth(f"data.{key}", pq.ParquetFile(path)) or coding
+            has_coding_tasks |= _check_ground_truth(f"data.{key}", pq.ParquetFile(path))
             rows += pq.ParquetFile(path).metadata.num_rows
         if not rows:
             raise ConfigError(f"data.{key}", names, "the dataset has no rows")
         counts[key] = rows
-    if config.reward.reward_manager.name == "rsim_code" or (coding and config.reward.reward_manager.name == "rsim"):
-        build_sandbox(config)  # raises where none works
+    manager = config.reward.reward_manager.name
+    if manager == "rsim_code" or (has_coding_tasks and manager == "rsim"):
+        build_sandbox(config)  # raises if no sandbox works here
     training = counts["train_files"]
     if training is not None and training < config.data.train_batch_size:
         fix = f"the training set has only {training} rows; lower it, or add data"
@@ -163,25 +184,25 @@ def _check_data(config: DictConfig) -> int | None:
     return training
 
 
-def _check_ground_truth(key: str, file: Any) -> bool:
-    """Check that every row has a ground truth.
+def _check_ground_truth(key: str, file: ParquetFile) -> bool:
+    """Checks that every row has a ground truth.
 
     Returns:
-        Whether there are coding tasks among them.
+        True if at least one row is a coding task.
     """
     name = getattr(file.reader, "name", None) or "the file"
     columns = [column for column in ("reward_model", "data_source", "ability") if column in file.schema_arrow.names]
     if "reward_model" not in columns:
         raise ConfigError(key, name, "its rows have no column reward_model; verl needs reward_model.ground_truth")
-    missing, coding = 0, False
+    missing, has_coding_tasks = 0, False
     for batch in file.iter_batches(columns=columns):
         for row in batch.to_pylist():
             missing += (row["reward_model"] or {}).get("ground_truth") in (None, "")
-            coding = coding or is_coding_task(str(row.get("data_source")), row.get("ability"))
+            has_coding_tasks = has_coding_tasks or is_coding_task(str(row.get("data_source")), row.get("ability"))
     if missing:
         fix = f"{missing} of its rows have no reward_model.ground_truth; give them one, or drop them"
         raise ConfigError(key, name, fix)
-    return coding
+    return has_coding_tasks
 
 
 def _check_policy(config: DictConfig, role: str, key: str, *, frozen: bool) -> None:
@@ -198,7 +219,7 @@ def _check_policy(config: DictConfig, role: str, key: str, *, frozen: bool) -> N
         fix = "must equal actor_rollout_ref.rollout.n: an episode gives each policy one row"
         raise ConfigError(f"{key}.rollout.n", block.rollout.n, fix)
     if not block.rollout.calculate_log_probs:
-        raise ConfigError(f"{key}.rollout.calculate_log_probs", False, "must be true")
+        raise ConfigError(f"{key}.rollout.calculate_log_probs", False, "must be true: training needs the log-probs")
     check_context(block, block.rollout, key)
     check_batch_sizes(config, role, key, frozen=frozen)
     if config.trainer.device == "cuda" and not cpu.is_chosen() and not frozen:
@@ -206,41 +227,50 @@ def _check_policy(config: DictConfig, role: str, key: str, *, frozen: bool) -> N
 
 
 def _check_memory_shares(config: DictConfig) -> None:
-    """Servers of both roles are awake on the same GPUs during a rollout; a cache set in bytes takes no share."""
-    key, cache = "{}.rollout.gpu_memory_utilization", "{}.rollout.engine_kwargs.vllm.kv_cache_memory_bytes"
-    ours, other = (OmegaConf.select(config, key.format(block)) for block in (BLOCKS["planner"], BLOCKS["reasoner"]))
-    in_bytes = any(OmegaConf.select(config, cache.format(block)) for block in BLOCKS.values())
-    if round(ours + other, 6) > MOST_OF_A_GPU and not in_bytes:
+    """Checks that the servers of both roles, which are awake at the same time in a rollout, fit on the same GPUs.
+
+    The shares say nothing about a server whose cache is set in bytes.
+    """
+    share, cache = "rollout.gpu_memory_utilization", "rollout.engine_kwargs.vllm.kv_cache_memory_bytes"
+    if any(OmegaConf.select(config, f"{block}.{cache}") for block in BLOCKS.values()):
+        return
+    planner = OmegaConf.select(config, f"planner.{share}")
+    reasoner = OmegaConf.select(config, f"actor_rollout_ref.{share}")
+    # Rounded: in floating point, shares such as 0.65 + 0.3 may add up to a little more than 0.95.
+    if round(planner + reasoner, 6) > MAX_SERVER_SHARE:
         fix = (
-            f"with {key.format('actor_rollout_ref')}={other} both servers would hold {ours + other:.2f} of the same "
-            f"GPUs, and {MOST_OF_A_GPU} is the most that fits; lower the larger one"
+            f"with actor_rollout_ref.{share}={reasoner} both servers would hold {planner + reasoner:.2f} of the same "
+            f"GPUs, and {MAX_SERVER_SHARE} is the most that fits; lower the larger one"
         )
-        raise ConfigError(key.format("planner"), ours, fix)
+        raise ConfigError(f"planner.{share}", planner, fix)
 
 
 def _check_shared_weights(config: DictConfig) -> None:
-    """What the planner's block may still say where the reasoner's model plays both roles."""
+    """Checks the planner's block for a job in which the reasoner's model plays both roles."""
     model, path = config.actor_rollout_ref.model.path, OmegaConf.select(config, "planner.model.path")
     if path not in (None, model):
-        fix = f"rsim.shared_weights has one model, actor_rollout_ref.model.path={model}; leave this one out"
+        fix = f"rsim.shared_weights has one model, actor_rollout_ref.model.path={model}; set this one to null"
         raise ConfigError("planner.model.path", path, fix)
-    ours, other = config.planner.rollout.temperature, config.actor_rollout_ref.rollout.temperature
-    if ours != other:
-        fix = f"must equal actor_rollout_ref.rollout.temperature={other}: one pass scores both roles' rows"
-        raise ConfigError("planner.rollout.temperature", ours, fix)
+    planner, reasoner = config.planner.rollout.temperature, config.actor_rollout_ref.rollout.temperature
+    if planner != reasoner:
+        fix = f"must equal actor_rollout_ref.rollout.temperature={reasoner}: one pass scores both roles' rows"
+        raise ConfigError("planner.rollout.temperature", planner, fix)
     check_context(config.actor_rollout_ref, config.planner.rollout, BLOCKS["planner"])
     if config.rsim.planner_decoding == "constrained":
         check_logits(config.actor_rollout_ref.model)
 
 
 def _check_strategy_policy(config: DictConfig, owner: str) -> None:
-    """What the nine-way engine, and sampling the very distribution it trains, ask for.
+    """Checks the options on which constrained decoding depends.
+
+    The engine that scores only the nine labels needs FSDP without sequence parallelism and a plain head. The servers
+    must sample from exactly the distribution that is trained, so truncation by top-p or top-k is refused.
 
     Args:
         config: the whole configuration.
-        owner: the block of the planner's weights and servers.
+        owner: name of the block with the planner's weights and servers.
     """
-    wanted = {
+    allowed_values = {
         f"{owner}.actor.strategy": ("fsdp", "fsdp2"),
         f"{owner}.actor.ulysses_sequence_parallel_size": (1, None),
         f"{owner}.model.use_fused_kernels": (False,),
@@ -249,23 +279,23 @@ def _check_strategy_policy(config: DictConfig, owner: str) -> None:
         "planner.rollout.top_k": (-1, 0),
         f"{owner}.rollout.logprobs_mode": ("processed_logprobs",),
     }
-    for key, allowed in wanted.items():
-        if (value := OmegaConf.select(config, key)) not in allowed:
-            named = dict.fromkeys(item for item in allowed if item is not None)
-            fix = f"must be {' or '.join(map(str, named))} with constrained decoding"
+    for key, allowed in allowed_values.items():
+        value = OmegaConf.select(config, key)
+        if value not in allowed:
+            names = dict.fromkeys(item for item in allowed if item is not None)  # 1 and 1.0 are one key
+            fix = f"must be {' or '.join(map(str, names))} with constrained decoding"
             raise ConfigError(key, value, fix)
 
 
 def _check_dialogue(config: DictConfig, rsim: RsimConfig) -> None:
+    """Checks that the labels are single tokens and that the fixed texts leave room in the rows."""
     dialogue = build_dialogue(config, rsim)
     if dialogue.constrained:
-        _ = dialogue.label_ids
-    needed = dialogue.longest_injection() + 1
-    if config.actor_rollout_ref.rollout.response_length < needed:
-        fix = f"the longest instruction alone takes {needed - 1} tokens; raise it"
-        raise ConfigError(
-            "actor_rollout_ref.rollout.response_length", config.actor_rollout_ref.rollout.response_length, fix
-        )
+        _ = dialogue.label_ids  # raises if a label is not a single token of the planner's tokenizer
+    longest, response_length = dialogue.longest_injection(), config.actor_rollout_ref.rollout.response_length
+    if response_length < longest + 1:  # at least one token must be left for the reasoner
+        fix = f"the longest instruction alone takes {longest} tokens; raise it"
+        raise ConfigError("actor_rollout_ref.rollout.response_length", response_length, fix)
     menu = len(dialogue.planner.chat(planner_messages([{"role": "user", "content": "?"}])))
     if config.planner.rollout.prompt_length <= menu:
         fix = f"the planner's menu alone takes {menu} tokens; raise it to leave room for the question"

@@ -1,12 +1,12 @@
-"""What verl's own options may be in a job of two policies, and why; docs/verl_options.md goes through all of them.
+"""Checks which values of verl's own options work in a job of two policies; docs/verl_options.md covers all options.
 
-Nothing is loaded or started here: this is what can be said of the keys and values alone.
+The checks look at keys and values alone. They load no data or model and start nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -25,18 +25,22 @@ from verl_rsim.utils.validators import (
     SHARE,
     TEXT,
     TEXTS,
-    Kind,
+    ValueRule,
 )
 
+Rule = TypeVar("Rule")
+
 POLICIES = ("actor_rollout_ref", "planner")
-"""The reasoner's block first: the planner's follows it in places, and the user is told what he wrote."""
+"""Blocks of the policies. The reasoner's block is checked first: the planner's refers to it in places, and an error
+should name the key that the user wrote."""
 SECTIONS = ("model", "actor", "ref", "rollout")
 TYPED = ("model", "actor", "rollout")
-"""Those whose types are checked, the one first that the others refer to; verl's own ref block has keys that its
-dataclass has not."""
+"""Sections whose types are checked; ``model`` is first because the others refer to it. ``ref`` is not among them:
+verl's own block has keys that its dataclass lacks."""
 ABSENT = object()
+"""Marks a key that the configuration does not have; None is a value."""
 
-JOB_VALUES: dict[str, Kind] = {
+JOB_VALUES: dict[str, ValueRule] = {
     "data.train_files": TEXTS,
     "data.val_files": TEXTS,
     "data.train_batch_size": COUNT,
@@ -57,10 +61,9 @@ JOB_VALUES: dict[str, Kind] = {
     "algorithm.kl_ctrl.kl_coef": NOT_NEGATIVE,
     "reward.num_workers": COUNT,
 }
+"""Rules for values of the job's options, beyond the types in verl's dataclasses."""
 
-"""Values of the job, beyond their types in verl's dataclasses."""
-
-POLICY_VALUES: dict[str, Kind] = {
+POLICY_VALUES: dict[str, ValueRule] = {
     "model.lora_rank": NATURAL,
     "model.lora_alpha": COUNT,
     "actor.ppo_mini_batch_size": COUNT,
@@ -92,15 +95,14 @@ POLICY_VALUES: dict[str, Kind] = {
     "rollout.val_kwargs.top_p": SHARE,
     "rollout.checkpoint_engine.update_weights_bucket_megabytes": COUNT,
 }
+"""Rules for values of each policy's options, beyond the types in verl's dataclasses."""
 
-"""Values of either policy, likewise."""
-
-_NOT_READ = "verl's v1 trainers do not read it, so it would change nothing"
+_NOT_READ = "verl's v1 trainers do not read it, so it would have no effect"
 _NO_TOOLS = "an episode has no tools and its own turns (rsim.max_turns)"
 _ONE_SAVE = "both policies are saved as one, by this process"
-_NO_ROUTES = "episodes do not carry the experts that the servers chose"
+_NO_ROUTES = "episodes do not record which experts the servers chose"
 
-JOB_ONLY: dict[str, tuple[Any, str]] = {
+FIXED_JOB_OPTIONS: dict[str, tuple[Any, str]] = {
     "trainer.critic_warmup": (0, "rSIM has no critic to warm up"),
     "trainer.default_hdfs_dir": (None, f"{_ONE_SAVE}; copy them with trainer.checkpoint_callback_class"),
     "trainer.remove_previous_ckpt_in_save": (False, f"{_ONE_SAVE}; set trainer.max_actor_ckpt_to_keep=1 instead"),
@@ -114,9 +116,9 @@ JOB_ONLY: dict[str, tuple[Any, str]] = {
     "skip.rollout_tq.enable": (False, "episodes of two policies cannot be replayed from a dump of rollouts"),
     "skip.async_rollout.enable": (False, "it belongs to verl's asynchronous trainers"),
 }
-"""The only value an option of the job may have, and why."""
+"""Options of the job that can have only one value: the value and the reason."""
 
-POLICY_ONLY: dict[str, tuple[Any, str]] = {
+FIXED_POLICY_OPTIONS: dict[str, tuple[Any, str]] = {
     "hybrid_engine": (True, "each policy is trained and served on the same GPUs; False is for separate_async"),
     "actor.use_prefix_grouper": (False, _NOT_READ),
     "actor.checkpoint.async_save": (False, f"{_ONE_SAVE}, and complete when the step ends"),
@@ -131,52 +133,54 @@ POLICY_ONLY: dict[str, tuple[Any, str]] = {
     "rollout.multi_turn.tool_config_path": (None, _NO_TOOLS),
     "rollout.multi_turn.function_tool_path": (None, _NO_TOOLS),
 }
-"""The only value an option of either policy may have, and why."""
+"""Options of each policy that can have only one value: the value and the reason."""
 
 ROLLOUT_ENGINES = {
-    "sglang": "SGLang 0.5 has no allowed_token_ids and no seed of a request by those names, and verl starts it without "
-    "the tokenizer that stop strings need; nothing of it could be tested here (docs/adr/0002)",
-    "trtllm": "verl's TensorRT-LLM server overrides max_tokens of a request, so a label or a step would not end where "
-    "it must (docs/adr/0002)",
+    "sglang": "SGLang 0.5 has no allowed_token_ids and no seed for a request under these names, and verl starts it "
+    "without the tokenizer that stop strings need; it is untested (docs/adr/0002)",
+    "trtllm": "verl's TensorRT-LLM server overrides max_tokens of a request, so labels and steps would not end at "
+    "their limit (docs/adr/0002)",
     "hf": "verl has no server for it",
 }
+"""Reasons why other rollout engines of verl than vLLM do not work."""
 
 ASYNC_MODES = ("colocate_async", "separate_async")
-_STALE = (
+_STALE_WEIGHTS = (
     "in verl's asynchronous modes a policy learns from episodes whose other half was played by older weights, "
     "which its importance weights do not correct (docs/adr/0003)"
 )
 
 
 def check_mode(config: DictConfig) -> None:
-    """Refuse a job of two policies that another trainer than ``rsim`` would run; jobs of one policy pass.
+    """Refuses a job of two policies whose trainer is not ``rsim``; jobs of one policy pass.
 
     Raises:
-        ConfigError: a planner, or rSIM's rollout, with a trainer of verl's own.
+        ConfigError: the job has a planner, or rSIM's rollout, but one of verl's own trainers.
     """
-    if "planner" not in config and _select(config, "actor_rollout_ref.rollout.agent.default_agent_loop") != "rsim":
+    agent_loop = _select(config, "actor_rollout_ref.rollout.agent.default_agent_loop")
+    if "planner" not in config and agent_loop != "rsim":
         return
     if "async_training" in config:
         block = OmegaConf.to_container(config.async_training)
-        raise ConfigError("async_training", block, f"{_STALE}; remove the block and run verl.trainer.main_ppo")
+        raise ConfigError("async_training", block, f"{_STALE_WEIGHTS}; remove the block and run verl.trainer.main_ppo")
     if _select(config, "trainer.use_v1") is not True:
         fix = "rSIM's trainer is one of verl's v1 trainers; set it to True"
         raise ConfigError("trainer.use_v1", _select(config, "trainer.use_v1"), fix)
     mode = _select(config, "trainer.v1.trainer_mode")
     if mode in ASYNC_MODES:
-        raise ConfigError("trainer.v1.trainer_mode", mode, f"{_STALE}; set it to rsim")
+        raise ConfigError("trainer.v1.trainer_mode", mode, f"{_STALE_WEIGHTS}; set it to rsim")
     if mode != "rsim":
         raise ConfigError("trainer.v1.trainer_mode", mode, WRONG_TRAINER_FIX)
 
 
 def check_early(config: DictConfig) -> bool:
-    """Check a job before anything of it is started, as far as that takes no time; jobs of one policy pass.
+    """Runs the fast checks before anything of a job is started; jobs of one policy pass.
 
     Returns:
-        Whether it is one of two policies.
+        True for a job of two policies.
 
     Raises:
-        ConfigError: a setting that cannot work.
+        ConfigError: a setting cannot work.
     """
     check_mode(config)
     if _select(config, "trainer.v1.trainer_mode") != "rsim":
@@ -186,24 +190,30 @@ def check_early(config: DictConfig) -> bool:
 
 
 def check_options(config: DictConfig) -> None:
-    """Check verl's options by themselves: types, ranges, and those that two policies cannot have.
+    """Checks each of verl's options by itself: its type, its range, and whether two policies can have it.
 
     Raises:
-        ConfigError: the first that cannot work.
+        ConfigError: the first option that cannot work.
     """
     _check_blocks(config)
-    for key, kind in _every(JOB_VALUES, POLICY_VALUES):
+    for key, rule in _rules_by_key(JOB_VALUES, POLICY_VALUES):
         value = _select(config, key)
         if value is not ABSENT:
-            kind.check(key, OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
-    for key in ("algorithm", *(f"{policy}.{section}" for policy in POLICIES for section in TYPED)):
-        check_types(key, OmegaConf.to_container(_select(config, key), resolve=True))
+            rule.check(key, OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
+    typed_blocks = ["algorithm"]
+    for policy in POLICIES:
+        typed_blocks += [f"{policy}.{section}" for section in TYPED]
+    for key in typed_blocks:
+        check_types(key, cast(Mapping[str, Any], OmegaConf.to_container(_select(config, key), resolve=True)))
     for policy in POLICIES:
         _check_engine(config, policy)
-    for key, (only, why) in _every(JOB_ONLY, POLICY_ONLY):
+    for key, (only, reason) in _rules_by_key(FIXED_JOB_OPTIONS, FIXED_POLICY_OPTIONS):
         value = _select(config, key)
-        if value is not ABSENT and (value != only or isinstance(value, bool) != isinstance(only, bool)):
-            raise ConfigError(key, value, f"must be {only!r}: {why}")
+        if value is ABSENT:
+            continue
+        # To Python 0 == False and 1 == True, but verl may tell them apart.
+        if value != only or isinstance(value, bool) != isinstance(only, bool):
+            raise ConfigError(key, value, f"must be {only!r}: {reason}")
 
 
 def _check_blocks(config: DictConfig) -> None:
@@ -212,7 +222,8 @@ def _check_blocks(config: DictConfig) -> None:
             fix = "add --config-path pkg://verl_rsim.config --config-name rsim_trainer to the command"
             raise ConfigError(key, None, f"the configuration has no such block; {fix}")
     blocks = ["data", "trainer", "trainer.v1", "algorithm", "reward", "rsim", *POLICIES]
-    blocks += [f"{policy}.{section}" for policy in POLICIES for section in SECTIONS]
+    for policy in POLICIES:
+        blocks += [f"{policy}.{section}" for section in SECTIONS]
     for key in blocks:
         value = _select(config, key)
         if not isinstance(value, DictConfig):
@@ -223,24 +234,27 @@ def _check_engine(config: DictConfig, policy: str) -> None:
     key = f"{policy}.rollout.name"
     name = _select(config, key)
     if name != "vllm":
-        why = ROLLOUT_ENGINES.get(str(name), "verl-rsim knows no such engine")
-        raise ConfigError(key, name, f"must be vllm: {why}")
+        reason = ROLLOUT_ENGINES.get(str(name), "verl-rsim knows no such engine")
+        raise ConfigError(key, name, f"must be vllm: {reason}")
 
 
-def _every(job: dict[str, Any], policy: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _rules_by_key(job: Mapping[str, Rule], policy: Mapping[str, Rule]) -> Iterator[tuple[str, Rule]]:
+    """Yields the rules of the job, then those of each policy, with the full path of each key."""
     yield from job.items()
     for block in POLICIES:
-        yield from ((f"{block}.{key}", rule) for key, rule in policy.items())
+        for key, rule in policy.items():
+            yield f"{block}.{key}", rule
 
 
 def _select(config: DictConfig, key: str) -> Any:
-    """The value of a key, None for ``???``, ``ABSENT`` where there is none.
+    """Returns the value of a key, None for ``???``, or :data:`ABSENT` if there is no such key.
 
     Raises:
-        ConfigError: it refers to a value that does not exist.
+        ConfigError: the value refers to another value that does not exist.
     """
     try:
         return OmegaConf.select(config, key, default=ABSENT)
     except OmegaConfBaseException as error:
-        said = str(error).splitlines()[0]
-        raise ConfigError(key, "${...}", f"what it refers to cannot be read ({said}); give a value") from error
+        reason = str(error).splitlines()[0]
+        fix = f"the value that it refers to cannot be read ({reason}); set a value"
+        raise ConfigError(key, "${...}", fix) from error

@@ -1,5 +1,6 @@
-"""Whether a block of verl's configuration has the names and types of verl's own dataclass, which verl finds out late or
-never: it fills its dataclasses without looking at types.
+"""Checks blocks of verl's configuration against the field names and types of verl's dataclasses.
+
+verl fills its dataclasses without checking types, so a wrong type fails late or never.
 """
 
 from __future__ import annotations
@@ -13,26 +14,31 @@ from typing import Any, Union
 from hydra.utils import get_class
 
 from verl_rsim.utils.errors import ConfigError
-from verl_rsim.utils.validators import FLAG, INTEGER, NUMBER, Kind
+from verl_rsim.utils.validators import FLAG, INTEGER, NUMBER, ValueRule
 
-SCALARS = {
+
+def _is_string(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+SCALAR_RULES = {
     bool: FLAG,
     int: INTEGER,
     float: NUMBER,
-    str: Kind("a text", lambda value: isinstance(value, str)),
+    str: ValueRule("a string", _is_string),
 }
 TARGET = "_target_"
 
 
 def check_types(key: str, block: Mapping[str, Any]) -> None:
-    """Check a block that names its dataclass in ``_target_``, and the blocks in it; others are left alone.
+    """Checks a block that names its dataclass in ``_target_``, and such blocks inside it; ignores other blocks.
 
     Args:
-        key: where it stands.
+        key: path of the block in the configuration.
         block: its values, in plain types.
 
     Raises:
-        ConfigError: a name that the dataclass does not have, or a value of another type than its field's.
+        ConfigError: a key is not a field of the dataclass, or a value has another type than its field.
     """
     target = get_class(block[TARGET]) if TARGET in block else None
     if target is None or not dataclasses.is_dataclass(target):
@@ -51,15 +57,18 @@ def check_types(key: str, block: Mapping[str, Any]) -> None:
 
 
 def _check_value(key: str, value: Any, hint: Any) -> None:
-    """Check a value where the field's type is a scalar's, null where the field may be; leave the others alone."""
-    union = typing.get_origin(hint) in (Union, types.UnionType)
-    choices = typing.get_args(hint) if union else (hint,)
-    if value == "???" or (value is None and {type(None), str} & {*choices}):  # verl's own yaml has null for texts
+    """Checks a value against the type of its field, if that is a scalar, a union of scalars, or a dataclass."""
+    is_union = typing.get_origin(hint) in (Union, types.UnionType)
+    choices = typing.get_args(hint) if is_union else (hint,)
+    # "???" is OmegaConf's mark of a missing value. verl's YAML files set fields of type str to null.
+    if value == "???" or (value is None and {type(None), str} & {*choices}):
         return
-    kinds = [SCALARS[choice] for choice in choices if choice in SCALARS]
-    others = [choice for choice in choices if choice not in SCALARS and choice is not type(None)]
-    if kinds and not others and not any(kind.holds(value) for kind in kinds):
-        null = ["null"] if type(None) in choices else []
-        raise ConfigError(key, value, f"must be {', or '.join([kind.words for kind in kinds] + null)}")
+    rules = [SCALAR_RULES[choice] for choice in choices if choice in SCALAR_RULES]
+    others = [choice for choice in choices if choice not in SCALAR_RULES and choice is not type(None)]
+    if rules and not others and not any(rule.accepts(value) for rule in rules):
+        accepted = [rule.description for rule in rules]
+        if type(None) in choices:
+            accepted.append("null")
+        raise ConfigError(key, value, f"must be {', or '.join(accepted)}")
     if dataclasses.is_dataclass(hint) and not isinstance(value, Mapping):
         raise ConfigError(key, value, "must be a block of settings; override its keys")
