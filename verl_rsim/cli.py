@@ -11,7 +11,7 @@ import typer
 
 from verl_rsim.evaluation import cli as evaluation_cli
 from verl_rsim.serving import cli as serving_cli
-from verl_rsim.training import launch
+from verl_rsim.training import job_launch, launch
 from verl_rsim.utils.artifact_folders import HOME, home
 from verl_rsim.utils.errors import RsimError
 from verl_rsim.utils.progress import quiet_bars
@@ -121,7 +121,7 @@ def train(
     recipe: Annotated[str, typer.Argument(help=f"{RECIPE_HELP}; e.g. quickstart, math_rsim/planner_0.5b_reasoner_7b")],
 ) -> None:
     """Train with a recipe through verl's entry point; further arguments are hydra overrides."""
-    raise typer.Exit(launch.run(launch.train_command(recipe, context.args)))
+    raise typer.Exit(job_launch.train(recipe, context.args))
 
 
 @app.command("chain")

@@ -45,7 +45,8 @@ def main() -> None:
     run = Run(kinds=options.kinds, turns=options.turns, skill=options.skill)
     dialogue = build_dialogue(run.planner(options.folder), run.reasoner(options.folder), run.turns)
     reasoner, rng = dialogue.reasoner, random.Random(5)
-    model = AutoModelForCausalLM.from_pretrained(run.reasoner(options.folder), dtype=torch.float32)
+    folder = run.reasoner(options.folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
 
     def probability(prompt: tuple[int, ...], response: tuple[int, ...], mask: tuple[int, ...]) -> float:
         with torch.no_grad():

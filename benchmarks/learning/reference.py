@@ -33,7 +33,7 @@ def learn(
     from transformers import AutoModelForCausalLM
 
     planner_codec = codec(planner)
-    model = AutoModelForCausalLM.from_pretrained(planner, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(planner, dtype=torch.float32, trust_remote_code=False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     rng, accuracy = random.Random(100 + seed), []
     torch.manual_seed(seed)

@@ -158,7 +158,7 @@ def codec(folder: Path) -> Codec:
     """Returns the codec of a model's folder."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return Codec(tokenizer, eos_ids(tokenizer))
 
 
@@ -204,7 +204,7 @@ def make_reasoner(folder: Path, planner: Path, spec: ReasonerSpec, batch: int = 
     prepare_tiny(untaught, spec.family, spec.seed, corpus, spec.vocabulary, spec.layers)
     dialogue, rng = build_dialogue(planner, untaught, turns), random.Random(1)
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(untaught, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(untaught, dtype=torch.float32, trust_remote_code=False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     for step in range(steps):

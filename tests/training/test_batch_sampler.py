@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from transfer_queue import KVBatchMeta
 
-from verl_rsim.training.batch_sampler import RsimSampler, every_row, with_a_turn
+from verl_rsim.training.batch_sampler import RsimReplayBuffer, all_rows, drop_unplayed
 from verl_rsim.training.trainer import RsimTrainer, Stage
 from verl_rsim.utils.errors import ConfigError, JobDied
 
@@ -23,7 +23,7 @@ def episodes(*turns: int) -> list[dict]:
 
 def test_episodes_without_a_turn_are_not_learned_from():
     rows = {role: rows_of(role, "a", "b", "c") for role in ("planner", "reasoner")}
-    played = with_a_turn(rows, episodes(2, 0, 1))
+    played = drop_unplayed(rows, episodes(2, 0, 1))
     assert {role: batch.keys for role, batch in played.items()} == {
         "planner": ["a_0_0", "c_0_0"],
         "reasoner": ["a_0_1", "c_0_1"],
@@ -34,7 +34,7 @@ def test_episodes_without_a_turn_are_not_learned_from():
 def test_every_row_is_given_back_once_padding_and_rows_without_a_turn_too():
     rows = {role: rows_of(role, "a", "b") for role in ("planner", "reasoner")}
     learned = {"planner": rows_of("planner", "b", "pad"), "reasoner": rows_of("reasoner", "b")}
-    found = every_row(rows, learned)
+    found = all_rows(rows, learned)
     assert sorted(found.keys) == ["a_0_0", "a_0_1", "b_0_0", "b_0_1", "pad_0_0"]
     assert len(found.tags) == 5
 
@@ -96,5 +96,5 @@ def test_only_an_empty_batch_is_called_one(said, error, match):
     inner = SimpleNamespace(sample=sample, filter_groups_metric="score")
     watchdog = SimpleNamespace(check=lambda: None, failures=lambda: "")
     with pytest.raises(error, match=match) as raised:
-        RsimSampler(inner, 0.1, watchdog).sample(1, "train", 4)
+        RsimReplayBuffer(inner, 0.1, watchdog).sample(1, "train", 4)
     assert isinstance(raised.value, error)

@@ -1,4 +1,4 @@
-"""Alarms for the silent ways in which training two policies collapses. Pure Python.
+"""Raises alarms for the silent ways in which training two policies collapses. Pure Python.
 
 The monitor reads the metrics of a training step after both updates. An alarm is on once its value has been beyond its
 limit for ``steps`` training steps in a row. Each role is counted separately, and training steps that do not update a

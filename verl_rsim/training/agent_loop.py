@@ -1,8 +1,8 @@
 """Plays episodes as a verl agent loop: :meth:`Dialogue.play` over the two models' servers.
 
 Each episode yields two rows, told apart by the last part of verl's row key ``{uid}_{session}_{index}``: index 0 is the
-planner's row, index 1 the reasoner's. verl scores the last row with the user's reward manager; the planner's reward is
-computed from that score here.
+planner's row, index 1 the reasoner's. The job's reward manager scores the reasoner's row alone;
+:meth:`RsimAgentLoopWorker._compute_score` computes the planner's reward from that score.
 """
 
 from __future__ import annotations
@@ -83,8 +83,12 @@ class RsimAgentLoop(AgentLoopBase):
             seed = f"{rsim.seed}/{row.get('global_steps')}/{validate}/{row.get('session_id')}"
         planner_sampling = self._planner_sampling(reasoner_sampling, validate)
         return (
-            ServerSampler("planner", context.planner, planner_sampling, seed, context.dialogue.planner.vocabulary),
-            ServerSampler("reasoner", context.reasoner, reasoner_sampling, seed, context.dialogue.reasoner.vocabulary),
+            ServerSampler(
+                "planner", context.planner_client, planner_sampling, seed, context.dialogue.planner.vocabulary
+            ),
+            ServerSampler(
+                "reasoner", context.reasoner_client, reasoner_sampling, seed, context.dialogue.reasoner.vocabulary
+            ),
         )
 
     def _planner_sampling(self, reasoner_sampling: dict[str, Any], validate: bool) -> dict[str, Any]:
@@ -149,7 +153,7 @@ class RsimAgentLoopWorker(_VerlWorker):
         rsim = parse_config(settings)
         client: TwoPolicyClient = self.llm_client
         # verl creates an agent loop for each episode and hands it the client: it hands over the shared context instead.
-        self.llm_client = RolloutContext(client.planner, client, build_dialogue(self.config, rsim), rsim)
+        self.llm_client = RolloutContext(client.planner_client, client, build_dialogue(self.config, rsim), rsim)
         self.planner_scorer = PlannerScorer(rsim.reward)
 
     async def generate_sequences(self, batch: TensorDict) -> None:

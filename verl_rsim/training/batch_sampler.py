@@ -35,7 +35,7 @@ def _select(batch: KVBatchMeta, positions: Sequence[int]) -> KVBatchMeta:
     )
 
 
-def with_a_turn(rows: dict[str, KVBatchMeta], episodes: list[dict[str, Any]]) -> dict[str, KVBatchMeta]:
+def drop_unplayed(rows: dict[str, KVBatchMeta], episodes: list[dict[str, Any]]) -> dict[str, KVBatchMeta]:
     """Removes the rows of episodes that ended before their first turn because the question was too long.
 
     There is nothing to learn from those, and a mini-batch of nothing else has no mean: its loss is NaN.
@@ -48,7 +48,7 @@ def with_a_turn(rows: dict[str, KVBatchMeta], episodes: list[dict[str, Any]]) ->
     return {role: _select(batch, played) for role, batch in rows.items()}
 
 
-def every_row(*batches: dict[str, KVBatchMeta]) -> KVBatchMeta:
+def all_rows(*batches: dict[str, KVBatchMeta]) -> KVBatchMeta:
     """Returns all rows of several batches by role, each once: verl clears them from TransferQueue after the step."""
     tags: dict[str, Any] = {}
     partition = ""
@@ -108,7 +108,7 @@ def sample_replay_buffer(
         raise
 
 
-class RsimSampler:
+class RsimReplayBuffer:
     """Wraps verl's replay buffer: raises a diagnosed error on an empty batch, and keeps validation's episodes.
 
     A validation batch holds the reasoner's rows only, since verl decodes every row of it with the reasoner's tokenizer.

@@ -43,14 +43,37 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
     Returns:
         The exit status of the command.
     """
+    return subprocess.call(command, env=_environment(environment), preexec_fn=_die_with_parent())
+
+
+def start(command: Sequence[str], environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """Starts a command as :func:`run` does, with its output and its errors together in ``stdout``, line by line."""
+    return subprocess.Popen(
+        command,
+        env=_environment(environment),
+        preexec_fn=_die_with_parent(),
+        start_new_session=True,  # Ctrl-C reaches this process alone, which interrupts the command once
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        bufsize=1,
+    )
+
+
+def _environment(added: Mapping[str, str] | None) -> dict[str, str]:
+    """Returns the environment of a command: this process's, the folders of home and metrics, and what is added."""
     defaults = {"VERL_FILE_LOGGER_ROOT": str(home() / "metrics")}
-    env = {**defaults, **os.environ, HOME: str(home()), **(environment or {})}
-    preexec = _die_with_parent() if platform.system() == "Linux" else None
-    return subprocess.call(command, env=env, preexec_fn=preexec)
+    return {**defaults, **os.environ, HOME: str(home()), **(added or {})}
 
 
-def _die_with_parent() -> Callable[[], None]:
-    """Returns the function that makes the child, before it runs the command, ask to be killed with its parent."""
+def _die_with_parent() -> Callable[[], None] | None:
+    """Returns the function that makes the child, before it runs the command, ask to be killed with its parent.
+
+    None where the system is not Linux.
+    """
+    if platform.system() != "Linux":
+        return None
     # Loaded here, before the fork: between fork and exec a lock held by another thread would never be released.
     libc, parent = ctypes.CDLL(None), os.getpid()
 

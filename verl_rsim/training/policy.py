@@ -1,7 +1,8 @@
 """Trains and serves one role's policy on verl: its workers, its servers, its weight sync and its update.
 
-A policy is a verl trainer that does not drive the training loop. The planner's policy shares the reasoner's GPUs, data
-loader and reward workers. A frozen policy owns servers only.
+A policy is a verl trainer. Only :class:`verl_rsim.training.trainer.RsimTrainer`, the reasoner's policy, drives the
+training loop. The planner's policy uses its data loader and reward workers, and its GPUs unless it has its own.
+A frozen policy owns servers only.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class Policy(PPOTrainerSync):
         role: "planner", "reasoner", or "shared" for one policy that plays both.
         frozen: the policy has servers and no training worker.
         phases: reports the phases of a training step.
-        leader: the policy whose data loader is shared, and whose GPUs unless ``own_pool``; None for the leader itself.
+        host: the policy that drives verl's loop and lends this one its data loader, and its GPUs unless ``own_pool``;
+            None for the host itself.
         own_pool: the policy has GPUs of its own.
     """
 
@@ -63,39 +65,39 @@ class Policy(PPOTrainerSync):
         *,
         frozen: bool,
         phases: PhaseReporter,
-        leader: Policy | None = None,
+        host: Policy | None = None,
         own_pool: bool = True,
     ):
-        self.role, self.frozen, self.phases, self.leader, self.own_pool = role, frozen, phases, leader, own_pool
-        self.weight = 1.0
+        self.role, self.frozen, self.phases, self.host, self.own_pool = role, frozen, phases, host, own_pool
+        self.advantage_weight = 1.0
         self._weights_changed = True  # since the servers last got them
         super().__init__(config)
 
     # ---- set-up -----------------------------------------------------------------------------------------------------
 
     def _init_dataloader(self) -> None:
-        """Takes the length of the training from the leader and tells the learning rate's schedule the updates."""
-        leader = self.leader or self
-        self.total_training_steps = leader.total_training_steps
-        updates = leader.schedule.updates(self.role, self.total_training_steps)
+        """Takes the length of the training from the host and tells the learning rate's schedule the updates."""
+        host = self.host or self
+        self.total_training_steps = host.total_training_steps
+        updates = host.schedule.updates(self.role, self.total_training_steps)
         with open_dict(self.config):  # as verl does, once it knows the length of the data
             self.config.actor_rollout_ref.actor.optim.total_training_steps = max(updates, 1)
 
     def _init_resource_pool_mgr(self) -> None:
-        """Plans the GPUs: the leader's pools, or pools of this policy's own that are reserved at once."""
+        """Plans the GPUs: the host's pools, or pools of this policy's own that are reserved at once."""
         super()._init_resource_pool_mgr()
         worker = FrozenWorker if self.frozen else TrainedWorker
         self.role_worker_mapping = {role: ray.remote(worker) for role in self.role_worker_mapping}
-        if self.leader is not None and not self.own_pool:
-            self.resource_pool_manager = SharedPools(self.leader.resource_pool_manager, self.mapping)
+        if self.host is not None and not self.own_pool:
+            self.resource_pool_manager = SharedPools(self.host.resource_pool_manager, self.mapping)
             return
-        prefix = f"{self.role}_" if self.leader else ""
+        prefix = f"{self.role}_" if self.host else ""
         self.resource_pool_manager = ReservedPools(
             self.resource_pool_manager, prefix, self.config.trainer.device, self._on_pools_reserved
         )
 
     def _on_pools_reserved(self) -> None:
-        """Called when the GPUs are reserved; the leader starts the other policy's set-up here."""
+        """Does nothing; called when the GPUs are reserved. The host starts the other policy's set-up here."""
 
     def _load_checkpoint(self) -> None:
         self.global_steps = 0  # both policies are loaded together, by JobCheckpoints
@@ -126,17 +128,17 @@ class Policy(PPOTrainerSync):
 
         Args:
             rows: this role's rows.
-            weight: factor of the advantages: lambda for the planner, 1 - lambda for the reasoner.
+            weight: factor of the advantages, from the schedule's stage; 0 skips the update.
         """
         weight_key = f"{self.role}/weight"
         if self.frozen or weight == 0:
             return LearnResult(rows, metrics={weight_key: 0.0})
-        self.weight = weight
+        self.advantage_weight = weight
         metrics: dict[str, Any] = {}
         timing: dict[str, float] = {}
         rows.extra_info["temperature"] = self.config.actor_rollout_ref.rollout.temperature
         rows = self._balance_batch(rows, metrics=metrics)
-        self.phases.begin("log-probs", self.role)
+        self.phases.begin("log_probs", self.role)
         with marked_timer(f"{self.role}/old_log_prob", timing):
             rows = self._compute_old_log_prob(rows, metrics=metrics)
         if self.use_reference_policy:
@@ -156,9 +158,9 @@ class Policy(PPOTrainerSync):
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         """Computes verl's advantages and multiplies them by the stage's weight."""
         batch = super()._compute_advantage(batch, metrics)
-        if self.weight != 1:
+        if self.advantage_weight != 1:
             data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["advantages"])
-            data["advantages"] = data["advantages"] * self.weight
+            data["advantages"] = data["advantages"] * self.advantage_weight
             batch = tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=data)
         return batch
 

@@ -16,13 +16,13 @@ class TwoPolicyClient(LLMServerClient):
     verl hands one client from the trainer to the agent loop workers; this is it, so that both clients arrive there.
 
     Args:
-        planner: the client of the planner's servers.
+        planner_client: the client of the planner's servers.
         args, kwargs: see verl's ``LLMServerClient``.
     """
 
-    def __init__(self, *args: Any, planner: LLMServerClient, **kwargs: Any):
+    def __init__(self, *args: Any, planner_client: LLMServerClient, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.planner = planner
+        self.planner_client = planner_client
 
 
 class RolloutContext:
@@ -31,11 +31,13 @@ class RolloutContext:
     No dataclass: verl creates agent loops through hydra, which would turn an instance of one into a configuration.
 
     Args:
-        planner, reasoner: clients of the two models' servers.
+        planner_client, reasoner_client: clients of the two models' servers.
         dialogue: the rules of an episode.
         rsim: the validated ``rsim`` block.
     """
 
-    def __init__(self, planner: LLMServerClient, reasoner: LLMServerClient, dialogue: Dialogue, rsim: RsimConfig):
-        self.planner, self.reasoner = planner, reasoner
+    def __init__(
+        self, planner_client: LLMServerClient, reasoner_client: LLMServerClient, dialogue: Dialogue, rsim: RsimConfig
+    ):
+        self.planner_client, self.reasoner_client = planner_client, reasoner_client
         self.dialogue, self.rsim = dialogue, rsim

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from verl_rsim.monitoring.alarms import AlarmAction, AlarmMonitor
+from verl_rsim.monitoring.job_events import warn
 from verl_rsim.utils.errors import JobDied, TrainingCollapsed
 
 
@@ -38,7 +39,7 @@ def check_failed_share(
         return 0
     message = f"{failed} of {expected} {kind}episodes of step {step} failed"
     if failed <= max_share * expected:
-        print(f"WARNING: {message}{source.failures()}; the tracebacks are in the log above", flush=True)
+        warn(f"{message}{source.failures()}; the tracebacks are in the log above")
         return failed
     source.check()  # raises a better error if a process is gone
     raise JobDied(
@@ -65,7 +66,7 @@ def raise_alarms(monitor: AlarmMonitor, metrics: dict[str, float], step: int, lo
     alerts = monitor.check(metrics)
     for alert in alerts:
         if alert.is_new:
-            print(f"WARNING: step {step}: {alert}", flush=True)
+            warn(f"step {step}: {alert}")
     stops = [alert for alert in alerts if alert.config.action == AlarmAction.STOP.value]
     if stops:
         logger.log(data=metrics, step=step)

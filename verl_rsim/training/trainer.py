@@ -1,8 +1,8 @@
 """Trains a planner and a reasoner in one loop: verl's trainer mode ``rsim``.
 
-One training step reads: sample episodes, split their rows by role, compute advantages and update each policy with its
-stage's weight, save, sync both policies' servers. :class:`RsimTrainer` is the reasoner's policy and drives verl's own
-training loop; the planner's policy hangs on it.
+One training step does this, in order: it samples episodes, splits their rows by role, computes advantages and updates
+each policy with its stage's weight, saves, and syncs the servers of both. :class:`RsimTrainer` is the reasoner's policy
+and drives verl's own training loop; it creates and holds the planner's policy.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ from verl.utils.debug import marked_timer
 
 from verl_rsim.core.episode_record import from_json
 from verl_rsim.core.schedule import Stage, build_schedule
+from verl_rsim.monitoring import job_events
 from verl_rsim.monitoring.alarms import AlarmMonitor
 from verl_rsim.monitoring.console import CompactMetrics, StepConsole
 from verl_rsim.monitoring.episode_log import EPISODES_FOLDER, EpisodeLog
+from verl_rsim.monitoring.job_events import EventConsole
 from verl_rsim.monitoring.metrics import group_metrics
 from verl_rsim.monitoring.run_summary import metrics_file, metrics_until
-from verl_rsim.monitoring.watchdog.watchdog import Watchdog, actor_id
+from verl_rsim.monitoring.watchdog.watchdog import Watchdog, actor_id, job_actors
 from verl_rsim.training import cpu
 from verl_rsim.training.batch_sampler import (
-    RsimSampler,
+    RsimReplayBuffer,
+    all_rows,
+    drop_unplayed,
     episode_metrics,
     episodes_of,
-    every_row,
     split_by_role,
-    with_a_turn,
 )
 from verl_rsim.training.checkpoint.job_checkpoints import JobCheckpoints
 from verl_rsim.training.group_diversity import add_group_diversity
@@ -59,7 +61,7 @@ class RsimTrainer(Policy):
     """
 
     own_role = "reasoner"
-    replay_buffer: RsimSampler  # type: ignore[assignment]  # wraps verl's
+    replay_buffer: RsimReplayBuffer  # type: ignore[assignment]  # wraps verl's
     policies: tuple[Policy, ...]
     policy_of: dict[str, Policy]
 
@@ -68,11 +70,12 @@ class RsimTrainer(Policy):
         configs = prepare_configs(config, self.rsim)
         self.watchdog = Watchdog(self._role_servers, self.rsim.watchdog)
         phases = PhaseReporter(self.watchdog, self._current_step)
+        phases.start("reading the data")
         super().__init__(configs.reasoner, self.own_role, frozen="reasoner" in self.rsim.frozen, phases=phases)
         self.split_pools = self.rsim.planner_pool.enable
         self._make_policies(configs)
         verl_buffer: Any = self.replay_buffer
-        self.replay_buffer = RsimSampler(verl_buffer, self.rsim.sample_poll_seconds, self.watchdog)
+        self.replay_buffer = RsimReplayBuffer(verl_buffer, self.rsim.sample_poll_seconds, self.watchdog)
         self.alarms = AlarmMonitor(self.rsim.alarms)
         self._save_due = False  # an alarm asked for a checkpoint
         self._planner_setup: Future[None] | None = None
@@ -81,7 +84,7 @@ class RsimTrainer(Policy):
         """Creates the planner's policy and says which policy plays which role."""
         frozen = "planner" in self.rsim.frozen
         planner = Policy(
-            configs.planner, "planner", frozen=frozen, phases=self.phases, leader=self, own_pool=self.split_pools
+            configs.planner, "planner", frozen=frozen, phases=self.phases, host=self, own_pool=self.split_pools
         )
         self.policies = (planner, self)
         self.policy_of = {"planner": planner, "reasoner": self}
@@ -99,12 +102,12 @@ class RsimTrainer(Policy):
         rows = split_by_role(batch)
         episodes = episodes_of(rows["reasoner"])
         self._record_episodes(rows, episodes, metrics, timing_raw)
-        playable = with_a_turn(rows, episodes)
+        playable = drop_unplayed(rows, episodes)
         if not playable["planner"].keys:  # nothing to learn from
             stage = Stage(stage.until, 0.0, 0.0)
         self._learned_rows = self._update_policies(playable, stage, metrics, timing_raw)
         self._raise_alarms(metrics)
-        return every_row(rows, self._learned_rows)
+        return all_rows(rows, self._learned_rows)
 
     def _sample(self, prompts: int, metrics: dict, timing: dict) -> KVBatchMeta:
         """Waits for the episodes of a batch of prompts and returns their rows.
@@ -122,6 +125,11 @@ class RsimTrainer(Policy):
         expected = prompts * self.config.actor_rollout_ref.rollout.n
         metrics["rsim/failed"] = self._check_failed(len(batch.keys) // 2, expected)
         return batch
+
+    def on_sample_end(self) -> None:
+        """Lets all servers free their memory for the update."""
+        super().on_sample_end()
+        self.policy_of["planner"].checkpoint_manager.sleep_replicas()
 
     def _record_episodes(
         self, rows: dict[str, KVBatchMeta], episodes: list[dict[str, Any]], metrics: dict, timing: dict
@@ -185,7 +193,7 @@ class RsimTrainer(Policy):
 
     def _sync(self) -> None:
         """Sends the weights of both policies to their servers."""
-        self.phases.begin("weight sync")
+        self.phases.begin("weight_sync")
         for policy in self.policies:
             policy.sync(self.global_steps)
 
@@ -234,6 +242,7 @@ class RsimTrainer(Policy):
 
     def _on_pools_reserved(self) -> None:
         """Starts the planner's set-up beside the reasoner's, if they may run in parallel."""
+        self.phases.start("loading the models and starting their servers")
         if self.split_pools or cpu.is_chosen():
             self._planner_setup = self._setup_pool.submit(self._set_up_planner)
 
@@ -246,6 +255,7 @@ class RsimTrainer(Policy):
 
     def _resume(self) -> None:
         """Loads both policies and the data position, if there is a checkpoint to resume from."""
+        self.phases.start("looking for a checkpoint")
         self.checkpoints = JobCheckpoints(self.config.trainer, self.rsim, self.schedule)
         state = self.checkpoints.restore(self.policies, self.train_dataloader)
         if state is not None:
@@ -254,18 +264,24 @@ class RsimTrainer(Policy):
 
     def on_init_end(self) -> None:
         """Brings all servers up to date."""
+        self.phases.start("sending the weights to the servers")
         self._sync()
 
     def get_llm_client(self) -> TwoPolicyClient:
         """Returns the client of the reasoner's servers, which holds the planner's."""
         planner = self.policy_of["planner"].llm_server_manager.get_client()
-        return cast(TwoPolicyClient, self.llm_server_manager.get_client(client_cls=TwoPolicyClient, planner=planner))
+        return cast(
+            TwoPolicyClient, self.llm_server_manager.get_client(client_cls=TwoPolicyClient, planner_client=planner)
+        )
 
     def fit(self, agent_loop_manager: Any) -> None:
         """Runs verl's training loop under the watchdog."""
+        self.phases.start("starting the agent loops")
         self._earlier_metrics = metrics_until(metrics_file(self.config.trainer), self.checkpoints.resumed_step)
         self.watchdog.agent_loop_workers = agent_loop_manager.agent_loop_workers
         self.watchdog.actor_names = {actor_id(actor): title for title, actor in self._actors()}
+
+        self._announce_processes()
 
         def train() -> None:
             super(RsimTrainer, self).fit(agent_loop_manager)
@@ -292,6 +308,12 @@ class RsimTrainer(Policy):
         yield from _numbered("agent loop worker", self.watchdog.agent_loop_workers)
         yield from _numbered("reward worker", self.get_reward_handles() or ())
 
+    def _announce_processes(self) -> None:
+        """Tells the user's terminal which process is which, so that it can show the log of one that died."""
+        table = job_actors()
+        titles = {table[key]["Pid"]: title for key, title in self.watchdog.actor_names.items() if key in table}
+        job_events.emit("processes", names=titles)
+
     def _check_failed(self, finished: int, expected: int, kind: str = "") -> int:
         """Counts the episodes of this step that are missing; ``kind`` is put before "episodes" in messages.
 
@@ -304,26 +326,27 @@ class RsimTrainer(Policy):
     # ---- logging ----------------------------------------------------------------------------------------------------
 
     def on_validate_begin(self) -> None:
-        """Adapts the loggers: the first hook after verl has made them, where it validates first."""
+        """Adapts the loggers; verl calls this before :meth:`on_train_begin` if ``trainer.val_before_train`` is set."""
         self._adapt_loggers()
 
     def on_train_begin(self) -> None:
-        """Adapts the loggers: the first hook where verl does not validate first."""
+        """Adapts the loggers, unless a validation before the training has done so."""
         self._adapt_loggers()
 
     def _adapt_loggers(self) -> None:
-        """Restores the metrics of the steps before a resume, and puts one screen a step in the place of verl's line."""
+        """Restores the metrics of the steps before a resume, and replaces verl's line for each step by a screen."""
         if "file" in self.logger.logger and self._earlier_metrics:
             # verl's file logger has just begun its file anew
             self.logger.logger["file"].fp.write(self._earlier_metrics)
             self._earlier_metrics = b""
         if self.rsim.console == "summary" and "console" in self.logger.logger:
-            self.logger.logger["console"] = StepConsole(self.total_training_steps)  # type: ignore[assignment]
+            screen = EventConsole if job_events.enabled() else StepConsole
+            self.logger.logger["console"] = screen(self.total_training_steps)  # type: ignore[assignment]
 
     def _compute_metrics(
         self, batch: KVBatchMeta, metrics: dict, timing_raw: dict, global_steps: int, epoch: int
     ) -> None:
-        """Adds verl's batch metrics of each role that was learned, under its name, and those of the whole step once."""
+        """Adds verl's batch metrics of each role that was trained in this step, and those of the whole step once."""
         self.phases.begin("metrics")
         metrics.update({"training/global_step": global_steps, "training/epoch": epoch})
         with marked_timer("batch_metrics", timing_raw):
@@ -349,11 +372,6 @@ class RsimTrainer(Policy):
             if "episode" in fields:
                 records.append(from_json(fields["episode"]).scored(fields["reward_extra_info"]))
         self.episode_log.append(records)
-
-    def on_sample_end(self) -> None:
-        """Lets all servers free their memory for the update."""
-        super().on_sample_end()
-        self.policy_of["planner"].checkpoint_manager.sleep_replicas()
 
     def _shutdown_dump_executor(self) -> None:
         for policy in self.policies:

@@ -1,4 +1,4 @@
-"""Subprocess that kills the trainer when its heartbeat stops, and reports it when the trainer died by itself.
+"""Kills the trainer when its heartbeat stops, and reports a trainer that died by itself.
 
 The watchdog is a thread of the trainer's process. It cannot act when that process is stopped or when native code never
 releases the interpreter lock; a second process can. This file is also the script that the second process runs.

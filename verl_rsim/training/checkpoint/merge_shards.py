@@ -65,7 +65,7 @@ class ExactMerger(FSDPModelMerger):
         return read_tensors(self._shard(world_size, 0))
 
     def _shard(self, world_size: int, rank: int) -> Path:
-        return Path(str(self.config.local_dir)) / f"model_world_size_{world_size}_rank_{rank}.pt"
+        return Path(cast(str, self.config.local_dir)) / f"model_world_size_{world_size}_rank_{rank}.pt"
 
     def _merge_parts(self, key: str, parts: list[torch.Tensor]) -> torch.Tensor:
         first = parts[0]
