@@ -46,7 +46,7 @@ class RsimAgentLoop(AgentLoopBase):
 
     @property
     def context(self) -> RolloutContext:
-        """What the episodes of this worker share; verl calls it the server manager."""
+        """Returns what the episodes of this worker share; verl calls it the server manager."""
         return cast(RolloutContext, self.server_manager)
 
     @rollout_trace_op

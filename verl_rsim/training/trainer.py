@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -44,6 +45,11 @@ from verl_rsim.training.policy import LearnResult, Policy, role_metrics
 from verl_rsim.training.preflight.validate_job import validate_job
 from verl_rsim.training.rollout_context import TwoPolicyClient
 from verl_rsim.training.step_checks import check_failed_share, raise_alarms
+from verl_rsim.utils.artifact_folders import locked_folder
+from verl_rsim.utils.errors import ConfigError, RsimError
+
+RUN_LOCK = ".job.lock"
+"""Name of the lock file in a run's folder; the kernel releases the lock when the job dies."""
 
 
 class RsimTrainer(Policy):
@@ -67,6 +73,7 @@ class RsimTrainer(Policy):
 
     def __init__(self, config: DictConfig):
         self.rsim = validate_job(config)
+        self._lock_run_folder(config)
         configs = prepare_configs(config, self.rsim)
         self.watchdog = Watchdog(self._role_servers, self.rsim.watchdog)
         phases = PhaseReporter(self.watchdog, self._current_step)
@@ -79,6 +86,20 @@ class RsimTrainer(Policy):
         self.alarms = AlarmMonitor(self.rsim.alarms)
         self._save_due = False  # an alarm asked for a checkpoint
         self._planner_setup: Future[None] | None = None
+
+    def _lock_run_folder(self, config: DictConfig) -> None:
+        """Locks the run's folder until this process ends, so that no second job saves and prunes checkpoints there.
+
+        Raises:
+            ConfigError: another job holds the lock.
+        """
+        folder = Path(config.trainer.default_local_dir).absolute()
+        self._run_lock = ExitStack()
+        try:
+            self._run_lock.enter_context(locked_folder(folder, RUN_LOCK))
+        except RsimError:
+            fix = "another job trains in this folder; wait until it ends, end it, or name another folder"
+            raise ConfigError("trainer.default_local_dir", str(folder), fix) from None
 
     def _make_policies(self, configs: PolicyConfigs) -> None:
         """Creates the planner's policy and says which policy plays which role."""

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 from dataclasses import replace
 
@@ -74,7 +76,8 @@ def test_a_damaged_checkpoint_is_not_passed_over(tmp_path):
     for step in (2, 4):
         save(tmp_path, step)
     (step_folder(tmp_path, 2) / STATE).write_text("{")
-    assert resume_folder("auto", tmp_path, None) == step_folder(tmp_path, 2), "whose state then says what it is"
+    with pytest.raises(ConfigError, match=r"global_step_2.*rsim\.json is damaged"):
+        resume_folder("auto", tmp_path, None)
     save(tmp_path, 6)
     assert read_state(step_folder(tmp_path, 6)).number == 3
 
@@ -85,11 +88,13 @@ def test_resume_modes(tmp_path):
     assert resume_folder("disable", tmp_path, None) is None
     folder = step_folder(tmp_path, 3)
     assert resume_folder("resume_path", tmp_path, str(folder)) == folder
-    assert read_state(folder) == SavedState(step=3, stage=0, trained=("planner", "reasoner"), number=1)
+    saved = read_state(folder)
+    assert replace(saved, files={}) == SavedState(step=3, stage=0, trained=("planner", "reasoner"), number=1)
+    assert list(saved.files) == ["data.pt"]
     alarms = AlarmState({"zero_groups/planner": 4}, (30.0, 31.5))
     counted = SavedState(step=3, stage=0, trained=("planner",), alarms=alarms, dtypes={"planner": "float32"})
     finish(tmp_path, counted, None)
-    assert read_state(folder) == replace(counted, number=2)
+    assert read_state(folder) == replace(counted, number=2, files=saved.files)
     (folder / STATE).write_text('{"step": 3, "stage": 0, "trained": ["planner"], "format": 1}')
     assert read_state(folder).alarms == AlarmState(), "of before the alarms' counts were kept"
     with pytest.raises(ConfigError, match=r"trainer\.resume_mode"):
@@ -121,3 +126,35 @@ def test_a_save_writes_into_an_empty_folder(tmp_path):
     (step_folder(tmp_path, 4) / "old.pt").write_text("of a save that was cut short")
     with writing(tmp_path, 4) as folder:
         assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [100, 5 << 20], ids=["small", "large"])
+@pytest.mark.parametrize("damage", ["cut short", "changed at the end", "missing"])
+def test_a_damaged_checkpoint_is_refused_with_the_one_before_it(tmp_path, size, damage):
+    save(tmp_path, 2)
+    weights = step_folder(tmp_path, 4) / "actor/model.pt"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(os.urandom(size))
+    finish(tmp_path, SavedState(step=4, stage=0, trained=("reasoner",)), None)
+    assert resume_folder("auto", tmp_path, None) == step_folder(tmp_path, 4)
+    content = weights.read_bytes()
+    if damage == "missing":
+        weights.unlink()
+    else:
+        weights.write_bytes(content[:-1] if damage == "cut short" else content[:-1] + bytes([content[-1] ^ 1]))
+    before = re.escape(str(step_folder(tmp_path, 2)))
+    state = "missing" if damage == "missing" else "damaged"
+    with pytest.raises(ConfigError, match=rf"global_step_4'.*actor/model.pt is {state}; .*{before}"):
+        resume_folder("auto", tmp_path, None)
+    with pytest.raises(ConfigError, match=rf"actor/model.pt is {state}"):
+        resume_folder("resume_path", tmp_path, str(step_folder(tmp_path, 4)))
+
+
+def test_a_checkpoint_of_before_fingerprints_were_kept_is_resumed_from(tmp_path):
+    save(tmp_path, 2)
+    state = step_folder(tmp_path, 2) / STATE
+    values = json.loads(state.read_text())
+    del values["files"]
+    state.write_text(json.dumps(values))
+    (step_folder(tmp_path, 2) / "data.pt").write_text("other")
+    assert resume_folder("auto", tmp_path, None) == step_folder(tmp_path, 2)

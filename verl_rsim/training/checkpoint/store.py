@@ -7,10 +7,11 @@ never resumed from, so a kill during a save leaves the previous checkpoint in us
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ STATE = "rsim.json"
 FORMAT = 1
 SHARED = "shared"
 """Name, used in place of a role, of the single policy that plays both roles (``rsim.shared_weights``)."""
+EDGE_BYTES = 1 << 20
 FOLDERS = {"reasoner": "actor", "planner": "planner", SHARED: "actor"}
 """Folder of each policy inside a checkpoint."""
 
@@ -42,6 +44,7 @@ class SavedState:
         models: path or id of the model from which each role was trained, by role.
         number: sequence number of the save within the run's folder, from 1.
         began: sequence number of the run's first save, over all its starts.
+        files: fingerprint of each file of the checkpoint, by its path in the folder.
         format: version of this layout.
     """
 
@@ -53,6 +56,7 @@ class SavedState:
     models: Mapping[str, str] = field(default_factory=dict)
     number: int = 0
     began: int = 0
+    files: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
     def policy_of(self, role: str) -> str:
@@ -121,6 +125,7 @@ def read_state(folder: Path) -> SavedState:
         models=values.get("models", {}),
         number=values.get("number", 0),
         began=values.get("began", 0),
+        files=values.get("files", {}),
     )
 
 
@@ -133,13 +138,16 @@ def resume_folder(mode: str, root: Path, path: str | None) -> Path | None:
         path: ``trainer.resume_from_path``.
 
     Raises:
-        ConfigError: the mode is unknown, or the path is not a complete checkpoint.
+        ConfigError: the mode is unknown, or the checkpoint is not complete or not intact.
     """
     if mode == "disable":
         return None
     if mode == "auto":
         complete = complete_checkpoints(root)
-        return complete[-1] if complete else None
+        if not complete:
+            return None
+        _check_intact(complete[-1], complete[:-1])
+        return complete[-1]
     if mode != "resume_path":
         raise ConfigError("trainer.resume_mode", mode, "choose auto, disable or resume_path")
     if not path:
@@ -147,8 +155,43 @@ def resume_folder(mode: str, root: Path, path: str | None) -> Path | None:
             "trainer.resume_from_path", path, "name the checkpoint's folder, or set trainer.resume_mode=auto"
         )
     folder = Path(path).expanduser().absolute()
-    read_state(folder)
+    _check_intact(folder, ())
     return folder
+
+
+def _check_intact(folder: Path, earlier: Sequence[Path]) -> None:
+    """Refuses a checkpoint whose files are not those that were saved, before any model is loaded.
+
+    Args:
+        earlier: complete checkpoints of the same folder that were saved before it.
+
+    Raises:
+        ConfigError: the folder is no complete checkpoint, or a file is missing, cut short or changed.
+    """
+    for name, fingerprint in read_state(folder).files.items():
+        file = folder / name
+        if file.is_file() and _fingerprint(file) == fingerprint:
+            continue
+        state = "is damaged" if file.is_file() else "is missing"
+        fix = f"its file {name} {state}; restore it, or remove the folder"
+        if earlier:
+            fix += f" and resume from the checkpoint before it, {earlier[-1]}"
+        raise ConfigError("trainer.resume_from_path", str(folder), fix)
+
+
+def _fingerprint(file: Path) -> str:
+    """Returns the size of a file and a hash of its first and last MiB.
+
+    A file that was cut short or never fully written differs in these. Hashing all of a large model would delay every
+    save and every start by minutes.
+    """
+    size = file.stat().st_size
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        digest.update(stream.read(EDGE_BYTES))
+        stream.seek(max(0, size - EDGE_BYTES))
+        digest.update(stream.read(EDGE_BYTES))
+    return f"{size}:{digest.hexdigest()[:16]}"
 
 
 @contextmanager
@@ -183,8 +226,13 @@ def finish(root: Path, state: SavedState, keep: int | None) -> None:
         keep: number of the run's newest checkpoints to keep, None for all. Older ones are deleted, but not those of
             another run, which were saved before ``state.began``.
     """
-    state = replace(state, number=next_number(root))
-    write_atomically(step_folder(root, state.step) / STATE, json.dumps(asdict(state)))
+    folder = step_folder(root, state.step)
+    files = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and file.name != STATE:
+            files[str(file.relative_to(folder))] = _fingerprint(file)
+    state = replace(state, number=next_number(root), files=files)
+    write_atomically(folder / STATE, json.dumps(asdict(state)))
     write_atomically(root / "latest_checkpointed_iteration.txt", str(state.step))
     if keep:
         own = [folder for folder in complete_checkpoints(root) if _save_order(folder)[0] >= state.began]
