@@ -34,6 +34,8 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as a shell reports it."""
 SHUTDOWN_SECONDS = 60.0
 """Seconds that an interrupted job gets to end its processes before it is killed."""
+_EVENTS_OVERRIDE = f"++ray_kwargs.ray_init.runtime_env.env_vars.{EVENTS_VARIABLE}='1'"
+"""Reaches the job's processes on every node of a cluster, which do not inherit this process's environment."""
 _ENVIRONMENT = {
     EVENTS_VARIABLE: "1",
     "RAY_DEDUP_LOGS": "0",  # or Ray replaces lines by "[repeated 3x]", and the logs have gaps
@@ -52,10 +54,10 @@ def train(recipe: str, overrides: Sequence[str], console: Console | None = None)
     Raises:
         ConfigError: there is no such recipe.
     """
-    command = launch.train_command(recipe, overrides)
     folder = _summary_folder(recipe, overrides)
     if folder is None:
-        return launch.run(command)
+        return launch.run(launch.train_command(recipe, overrides))
+    command = launch.train_command(recipe, [*overrides, _EVENTS_OVERRIDE])
     return _run_quietly(command, folder / LOGS_FOLDER, console or Console(highlight=False))
 
 
