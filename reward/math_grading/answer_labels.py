@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 
 from verl_rsim.reward.math_grading.normalize import squash
-from verl_rsim.reward.math_grading.vocabulary import LABEL_WORDS
+from verl_rsim.reward.math_grading.vocabulary import CHANGING_WORDS
 
 _GREEK = (
     r"\\(?:alpha|beta|gamma|Gamma|delta|Delta|epsilon|varepsilon|zeta|eta|theta|Theta|kappa|lambda|Lambda|mu|nu|xi|rho|"
     r"sigma|tau|phi|varphi|Phi|chi|psi|Psi|omega|Omega|ell)(?![A-Za-z])"
 )
-_SUBSCRIPT = r"(?<=[A-Za-z'])_(?:\{\w+\}|\w)"
+_SUBSCRIPT = r"(?<=[A-Za-z'])_(?:\{(?:\\text\{)?[\w ]{1,20}\}{1,2}|\w)"
 _SYMBOL = rf"(?:[A-Za-z]|{_GREEK})'*(?:{_SUBSCRIPT})?'*"
 _ARGUMENTS = r"\s*\(\s*\w+(?:\s*,\s*\w+)*\s*\)"
 # The branches of the last repetition begin with different characters. If two could match the same text, a sentence that
@@ -48,9 +48,11 @@ def strip_name(text: str) -> str:
 def strip_approximation(text: str) -> str:
     """Returns ``\\pi`` for ``\\pi \\approx 3.14``; if the left side is a name, ``x=3.14`` for ``x \\approx 3.14``."""
     left, sign, right = text.partition("\\approx")
-    if not sign or not left.strip():
+    left = left.strip().removesuffix("=").strip()
+    if not sign or not left:
         return text
-    return f"{left.strip()}={right.strip()}" if _named(f"{left.strip()}=") else left.strip()
+    name = _named(f"{left}=")
+    return f"{left}={right.strip()}" if name and name.end() == len(left) + 1 else left
 
 
 def names_agree(given: str, wanted: str) -> bool:
@@ -72,4 +74,4 @@ def _is_name(name: str) -> bool:
     listed = [word.removesuffix("'s") for word in _WORD.findall(re.sub(r"_\{?\s*\w+", "", plain))]
     others = [word for word in listed if len(word) > 1 and not (len(word) <= 4 and word.isupper())]
     symbols = [word for word in listed if word not in others and not (word == "a" and others)]
-    return len(symbols) <= 1 and all(word.lower() in LABEL_WORDS for word in others)
+    return len(symbols) <= 1 and not any(word.lower() in CHANGING_WORDS for word in others)

@@ -15,20 +15,16 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from fractions import Fraction
-from itertools import product
 
 from verl_rsim.reward.math_grading.answer_labels import strip_approximation, strip_name
-from verl_rsim.reward.math_grading.equivalence import Equal, same_expression, same_quantity
+from verl_rsim.reward.math_grading.equivalence import Equal, same_expression, same_phrase, same_quantity
 from verl_rsim.reward.math_grading.extract import Fallback
+from verl_rsim.reward.math_grading.left_sides import asked_value
 from verl_rsim.reward.math_grading.multiple_choice import option, truth_value
-from verl_rsim.reward.math_grading.normalize import tidy, words
-from verl_rsim.reward.math_grading.quantities import MAX_DIGITS, Quantity, forms_agree, quantity, same_number
-from verl_rsim.reward.math_grading.sequences import parts
+from verl_rsim.reward.math_grading.normalize import tidy
+from verl_rsim.reward.math_grading.quantities import MAX_DIGITS, quantity
+from verl_rsim.reward.math_grading.tolerances import amount, close, close_lists, members, same_amount, without_change
 from verl_rsim.reward.verdict import TruthError
-
-NEAR_ZERO = Fraction(1, 10**9)
-"""Absolute tolerance where the truth is 0; all other tolerances are relative."""
 
 
 class AnswerType(str, Enum):
@@ -63,11 +59,7 @@ class AnswerType(str, Enum):
 NUMBERS = frozenset({AnswerType.NUMBER, AnswerType.INTEGER, AnswerType.FLOAT, AnswerType.FINANCIAL})
 _BOOLS = frozenset({AnswerType.BOOL, AnswerType.YES_NO})
 _STRINGS = frozenset({AnswerType.STRING, AnswerType.DATE})
-_PRODUCT = re.compile(
-    r"\\(?:times|cdot|div)(?![A-Za-z])|\*|[\d)}]\s*[-+]\s*\d|\\(?:int|sum|prod|lim|binom)(?![A-Za-z])|[!=]"
-)
 _TOO_LONG = re.compile(rf"\d{{{MAX_DIGITS + 1}}}")
-_IN_PARENTHESES = re.compile(r"([$€£¥₹]?)\s*\(\s*([$€£¥₹]?\s*[\d.][^()]*)\)\s*(.*)", re.DOTALL)
 
 
 def resolve(kind: AnswerType, truth: str) -> AnswerType:
@@ -93,7 +85,9 @@ def fallback(kind: AnswerType) -> Fallback:
     """Returns the place to look for an answer of this type in a text that marks none."""
     if kind is AnswerType.OPTION:
         return Fallback.OPTION
-    return Fallback.LINE if kind in _BOOLS | _STRINGS else Fallback.NUMBER
+    if kind in _BOOLS:
+        return Fallback.TRUTH
+    return Fallback.LINE if kind in _STRINGS else Fallback.NUMBER
 
 
 def require_usable(kind: AnswerType, truth: str) -> None:
@@ -117,7 +111,7 @@ def require_usable(kind: AnswerType, truth: str) -> None:
         problem = "it is none of true, false, yes, no"
     elif kind is AnswerType.OPTION and option(wanted) is None:
         problem = "it is not the letter of an option, A to J"
-    elif kind is AnswerType.LIST and any(quantity(member) is None for member in _members(wanted)):
+    elif kind is AnswerType.LIST and any(quantity(member) is None for member in members(wanted)):
         problem = "it is not a list of numbers"
     if problem:
         raise TruthError(f"ground truth {truth[:80]!r} of type {kind.value!r} cannot be used: {problem}")
@@ -136,74 +130,23 @@ def judge(answer: str, truth: str, kind: AnswerType, tolerance: float, equal: Eq
     given, wanted = tidy(answer), tidy(truth)
     if not given:
         return False
+    if kind in NUMBERS - {AnswerType.FINANCIAL}:
+        given = without_change(given, wanted)
     if kind in (AnswerType.NUMBER, AnswerType.INTEGER):
+        given = strip_approximation(given)
+        if "=" in given:
+            given = asked_value(given, equal)
         return given == wanted or bool(same_quantity(given, wanted, is_number=True))
     if kind in _BOOLS:
         return truth_value(given) is truth_value(wanted)
     if kind is AnswerType.OPTION:
         return option(given) == option(wanted)
     if kind in _STRINGS:
-        return words(given) == words(wanted)
+        return same_phrase(given, wanted)
     if kind is AnswerType.LIST:
-        found, target = _members(given), _members(wanted)
-        if len(found) != len(target):
-            return False
-        return all(_close(one, other, tolerance, equal) for one, other in zip(found, target, strict=True))
+        return close_lists(given, wanted, tolerance, equal)
     if kind is AnswerType.FINANCIAL:
-        return _same_amount(_amount(given), _amount(wanted), tolerance)
+        return same_amount(amount(given), amount(wanted), tolerance)
     if kind is AnswerType.FLOAT:
-        return _close(given, wanted, tolerance, equal)
+        return close(given, wanted, tolerance, equal)
     return same_expression(given, wanted, equal)
-
-
-def _members(text: str) -> list[str]:
-    for opening, closing in (("[", "]"), ("(", ")"), ("\\{", "\\}"), ("\\langle", "\\rangle")):
-        if text.startswith(opening) and text.endswith(closing):
-            text = text[len(opening) : -len(closing)]
-    return parts(text)
-
-
-def _near(given: Fraction, wanted: Fraction, tolerance: float) -> bool:
-    # Fractions, so that a value at the very edge of the tolerance is not decided by the rounding of floats.
-    return abs(given - wanted) <= (abs(wanted) * Fraction(tolerance) if wanted else NEAR_ZERO)
-
-
-def _close(given: str, wanted: str, tolerance: float, equal: Equal) -> bool:
-    """Returns True if a number, or a closed form without an operation left to do, is within the tolerance."""
-    given = strip_name(strip_approximation(given))
-    found, target = quantity(given), quantity(strip_name(wanted))
-    if target is None:
-        return False
-    if found is None:
-        return not _PRODUCT.search(given) and len(parts(given)) == 1 and equal(given, wanted, tolerance)
-    if not forms_agree(found, target):
-        return False
-    if found.percent or target.percent:
-        decimal = not found.percent and _near(found.value, target.value, tolerance)
-        return decimal or _near(found.numeral, target.numeral, tolerance)
-    return same_number(found, target) or _near(found.value, target.value, tolerance)
-
-
-def _amount(text: str) -> Quantity | None:
-    """Returns the amount of money a text states; in parentheses it is negative, as in accounting."""
-    text = strip_name(strip_approximation(text))
-    if negative := _IN_PARENTHESES.fullmatch(text):
-        text = f"{negative.group(1)}-{negative.group(2)}{negative.group(3)}".replace("-$", "$-")
-    return quantity(text)
-
-
-def _same_amount(found: Quantity | None, target: Quantity | None, tolerance: float) -> bool:
-    if found is None or target is None or (found.currency and target.currency and found.currency != target.currency):
-        return False
-    readings, wanted = {found.value}, {target.value}
-    # Tables give amounts in millions without saying so: where one side says "million" and the other does not, the bare
-    # numerals may agree as well. The same holds for a percent sign.
-    if target.scale == 1:
-        readings.add(found.numeral / (100 if found.percent else 1))
-    elif found.scale == 1:
-        wanted.add(target.numeral / (100 if target.percent else 1))
-    if target.percent and not found.percent:
-        wanted.add(target.numeral)
-    if found.percent and not target.percent:
-        readings.add(found.numeral)
-    return any(_near(given, value, tolerance) for given, value in product(readings, wanted))

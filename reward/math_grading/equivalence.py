@@ -12,33 +12,30 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from verl_rsim.reward.math_grading.answer_labels import name_of, names_agree, strip_approximation, strip_name
+from verl_rsim.reward.math_grading.answer_labels import names_agree, strip_approximation, strip_name
+from verl_rsim.reward.math_grading.left_sides import asked_value, is_number_like, stated_value, turned_round
+from verl_rsim.reward.math_grading.matrices import matrix, vector
 from verl_rsim.reward.math_grading.multiple_choice import option, truth_value
-from verl_rsim.reward.math_grading.normalize import split, squash, unwrap, words
+from verl_rsim.reward.math_grading.normalize import squash, words
 from verl_rsim.reward.math_grading.quantities import Quantity, quantity, same_number
+from verl_rsim.reward.math_grading.regions import may_be_region, region
 from verl_rsim.reward.math_grading.sequences import collection, parts
-from verl_rsim.reward.math_grading.units import unit_of
+from verl_rsim.reward.math_grading.solutions import Solutions, as_tuples, solutions, unnamed_groups
+from verl_rsim.reward.math_grading.units import same_unit, unit_of
 
 Equal = Callable[[str, str, float], bool]
 """Returns True if two expressions are equal, up to a relative tolerance (0: exactly): math-verify in a worker."""
 
 MAX_PAIRED = 20
 """Largest number of members without an identical partner that are compared pair by pair outside of a worker."""
-_NOTHING = frozenset(
-    {
-        r"\emptyset",
-        r"\{\}",
-        "{}",
-        "empty set",
-        "the empty set",
-        "no solution",
-        "no solutions",
-        "no real solutions",
-        "none",
-    }
+_NOTHING = re.compile(
+    r"\\emptyset|\\\{ ?\\\}|\{\}|(?:the )?(?:empty|null) set|none|does not exist|dne|undefined|impossible"
+    r"|(?:there (?:is|are|exists?) |has |it has )?no (?:such |real |valid |integer |possible |finite )*"
+    r"(?:solutions?|values?|roots?|numbers?)(?: exists?)?"
 )
+_UNDEFINED = frozenset({"does not exist", "dne", "undefined", "impossible"})
 _DATE = re.compile(
     r"\d{4}-\d{1,2}-\d{1,2}|\d{1,2}/\d{1,2}/\d{2,4}|\d{1,2}:\d{2}(?::\d{2})?(?: ?[ap]\.?m\.?)?"
     r"|.*\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.? .*\d.*",
@@ -57,9 +54,11 @@ _BASE = re.compile(r"([0-9A-F]+)_\{?(\d+)\}?")
 
 def same_expression(given: str, wanted: str, equal: Equal) -> bool:
     """Returns True if two tidied answers are the same; raises what ``equal`` raises."""
-    given = strip_approximation(given)
+    given, wanted = turned_round(strip_approximation(given)), stated_value(turned_round(wanted))
     if given == wanted:
         return True
+    if "=" in strip_name(given) and ("=" not in wanted or is_number_like(strip_name(wanted))):
+        given = asked_value(given, equal)
     if (verdict := same_quantity(given, wanted)) is not None:
         return verdict
     if (verdict := _same_words(given, wanted)) is not None:
@@ -85,12 +84,15 @@ def same_quantity(given: str, wanted: str, is_number: bool = False) -> bool | No
     if number is None or not (is_number or number.clear or (answer and answer.clear and answer.unit == number.unit)):
         return None
     number = replace(number, clear=True)
+    if is_number and answer is not None and answer.known and answer.unit != "k":  # "5k" may be 5000
+        answer = replace(answer, clear=True)
     return answer is not None and names_agree(given, wanted) and same_number(answer, number)
 
 
 def _same_words(given: str, wanted: str) -> bool | None:
-    if words(wanted) in _NOTHING:
-        return words(given) in _NOTHING
+    if _NOTHING.fullmatch(words(wanted)):
+        both = {words(given) in _UNDEFINED, words(wanted) in _UNDEFINED}
+        return words(given) == words(wanted) or (_NOTHING.fullmatch(words(given)) is not None and both != {True, False})
     if truth_value(wanted) is not None:
         return truth_value(given) is truth_value(wanted)
     if len(given) == len(wanted) == 1:
@@ -98,8 +100,22 @@ def _same_words(given: str, wanted: str) -> bool | None:
     if (letter := option(wanted)) is not None and option(given) is not None:
         return option(given) == letter
     if _DATE.fullmatch(wanted) or (("\\text{" in wanted or _WORD.search(wanted)) and _WORDS.fullmatch(wanted)):
-        return words(given) == words(wanted) or (letter is not None and option(given) == letter)
+        return same_phrase(given, wanted) or (letter is not None and option(given) == letter)
     return None
+
+
+_HALF_OF_DAY = re.compile(r"\s*\b([ap])\.? ?m\b\.?")
+
+
+def same_phrase(given: str, wanted: str) -> bool:
+    """Returns True if two texts have the same words; "6:00 p.m." is "6:00 PM", and "a.m." may be left out."""
+    left, right = (_HALF_OF_DAY.sub(r" \1m", words(text)).strip() for text in (given, wanted))
+    if left == right:
+        return True
+    halves = {text[-2:] for text in (left, right) if text.endswith((" am", " pm"))}
+    return len(halves) == 1 and left.removesuffix(" am").removesuffix(" pm") == right.removesuffix(" am").removesuffix(
+        " pm"
+    )
 
 
 def unwrap_set(text: str) -> str:
@@ -112,22 +128,49 @@ def unwrap_set(text: str) -> str:
 
 def _same_list(given: str, wanted: str, equal: Equal) -> bool | None:
     """Compares several solutions without brackets: in any order, as a set or a list."""
+    target = solutions(wanted)
+    if target is not None and target.several:
+        return _same_unknowns(given, target, equal)
     members = parts(wanted)
+    found = collection(strip_name(given))
     if len(members) == 1:
         return False if len(parts(given)) > 1 and collection(strip_name(wanted)) is None else None
-    found = collection(given)
     if found and found.opening != "\\{":
         return False
-    answers = found.members if found else parts(given)
-    if len({name_of(member) for member in members}) > 1 and not all(name_of(answer) for answer in answers):
-        return _in_order(answers, members, equal)  # solutions of several unknowns: only their order says which is which
-    return _any_order(answers, members, equal)
+    if collection(members[0]) and not found:
+        given = as_tuples(given)
+    answers = list(found.members) if found else parts(given)
+    if target is None:
+        return _in_order(answers, members, equal)
+    answered = None if found else solutions(given)
+    if answered is not None and len(answered.names) == len(target.names) == 1 and answered.names != target.names:
+        return False
+    if answered is not None and not answered.several:
+        answers = answered.groups[0]
+    return _any_order(answers, target.groups[0], equal)
+
+
+def _same_unknowns(given: str, target: Solutions, equal: Equal) -> bool:
+    """Compares solutions of several unknowns, by their names or by the order of the truth."""
+    answered = solutions(given)
+    if answered is not None and answered.several:
+        groups = answered.in_order_of(target.names)
+    else:
+        groups = unnamed_groups(given, len(target.names))
+    if groups is None or len(groups) != len(target.groups):
+        return False
+    if len(groups) == 1:
+        return _in_order(groups[0], target.groups[0], equal)
+    tuples = [[f"({','.join(group)})" for group in side] for side in (groups, target.groups)]
+    return _any_order(tuples[0], tuples[1], equal)
 
 
 def _same_collection(given: str, wanted: str, equal: Equal) -> bool | None:
     target, found = collection(strip_name(wanted)), collection(strip_name(given))
     if target is None:
         return None
+    if found is None and target.opening == "(":
+        found = collection(as_tuples(given))
     bare = found is None
     if found is None:
         found = replace(target, members=tuple(parts(given)))
@@ -178,125 +221,43 @@ def _surplus(members: Sequence[str], matched: Counter[Quantity | str]) -> list[s
     return rest
 
 
-# -- intervals ------------------------------------------------------------------------------------------------------
-
-_RELATION = re.compile(r"<|>|\\leq|\\geq")
-_VARIABLE = re.compile(r"[A-Za-z]|\\(?!infty|pi|emptyset)[a-z]+")
-_UNION = re.compile(r"\\cup(?![A-Za-z])\s*")
-_OR = re.compile(r"\s*(?:,?\s*\\text\{\s*or\s*\}|,?\s\bor\b\s|\\lor(?![A-Za-z])|\\cup(?![A-Za-z]))\s*")
-_REALS = frozenset({r"\mathbb{R}", r"\R", r"\Reals", "all real numbers", "all reals"})
+# -- regions and matrices -------------------------------------------------------------------------------------------
 
 
 def _same_region(given: str, wanted: str, equal: Equal) -> bool | None:
     """Compares intervals, their unions and inequalities; an interval may be given as an inequality and vice versa."""
-    if not (_may_be_region(given) or _may_be_region(wanted)):
+    if not (may_be_region(given) or may_be_region(wanted)):
         return None
-    region, target = _region(given), _region(wanted)
-    if region is None or target is None:
+    found, target = region(given), region(wanted)
+    if found is None or target is None:
         return None
-    if region.variable and target.variable and region.variable != target.variable:
+    if found.variable and target.variable and found.variable != target.variable:
         return None
-    return _any_order(region.intervals, target.intervals, equal)
-
-
-def _may_be_region(text: str) -> bool:
-    return bool(_RELATION.search(text)) or "\\cup" in text or words(text) in _REALS or text in _REALS
-
-
-@dataclass(frozen=True, slots=True)
-class _Region:
-    """Union of intervals; ``variable`` is "" if it is not named."""
-
-    variable: str
-    intervals: list[str]
-
-
-def _region(text: str) -> _Region | None:
-    """Parses a union of intervals or inequalities; None if the text is neither."""
-    text = unwrap(text, "{", "}")
-    if text in _REALS or words(text) in _REALS:
-        return _Region("", [r"(-\infty,\infty)"])
-    if _RELATION.search(text):
-        names, intervals = set(), []
-        for piece in split(text, _OR):
-            inequality = _from_inequality(piece)
-            if inequality is None:
-                return None
-            names.add(inequality[0])
-            intervals.append(inequality[1])
-        return _Region(names.pop(), intervals) if len(names) == 1 else None
-    pieces_of_union = split(strip_name(text), _UNION)
-    brackets = all(collection(piece) for piece in pieces_of_union)
-    return _Region(name_of(text) or "", pieces_of_union) if brackets else None
-
-
-def _from_inequality(text: str) -> tuple[str, str] | None:
-    """Returns ``x`` and ``(1,2]`` for ``1 < x \\leq 2``; None if the text is no inequality of one variable."""
-    sides = [side.strip() for side in _RELATION.split(text)]
-    signs = _RELATION.findall(text)
-    if len(signs) not in (1, 2):
-        return None
-    if len(signs) == 1 and _VARIABLE.fullmatch(sides[0]):
-        sides, signs = [sides[1], sides[0]], [{"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq"}[signs[0]]]
-    if not all(sides) or not _VARIABLE.fullmatch(sides[1]):
-        return None
-    up = signs[0] in ("<", "\\leq")
-    if len(signs) == 1:
-        bracket = signs[0].startswith("\\")
-        low = ("[" if bracket else "(") + sides[0] + r",\infty)"
-        high = r"(-\infty," + sides[0] + ("]" if bracket else ")")
-        return sides[1], low if up else high
-    if (signs[1] in ("<", "\\leq")) is not up:
-        return None
-    if not up:
-        sides, signs = sides[::-1], signs[::-1]
-    opening, closing = ("[" if signs[0][0] == "\\" else "("), ("]" if signs[1][0] == "\\" else ")")
-    return sides[1], f"{opening}{sides[0]},{sides[2]}{closing}"
-
-
-# -- matrices, bases, formulas --------------------------------------------------------------------------------------
-
-_MATRIX = re.compile(r"\\begin\{([pbBvV]?matrix|array)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class _Matrix:
-    """Cells of a matrix row by row; vertical bars around it make it a determinant."""
-
-    is_determinant: bool
-    rows: list[list[str]]
-
-
-def _matrix(text: str) -> _Matrix | None:
-    """Parses a matrix; None if the text is none, or has matrices inside of it."""
-    match = _MATRIX.fullmatch(text.strip("()[] "))
-    if not match or "\\begin" in match.group(2):
-        return None
-    rows = []
-    for row in match.group(2).split("\\\\"):
-        if row.strip():
-            rows.append([cell.strip() for cell in row.split("&")])
-    return _Matrix(match.group(1) in ("vmatrix", "Vmatrix"), rows)
+    return _any_order(found.intervals, target.intervals, equal)
 
 
 def _same_matrix(given: str, wanted: str, equal: Equal) -> bool | None:
-    target, matrix = _matrix(strip_name(wanted)), _matrix(strip_name(given))
-    if target is None or matrix is None:
-        return None if target is None else False
-    if target.is_determinant != matrix.is_determinant or len(target.rows) != len(matrix.rows):
+    target, found = matrix(strip_name(wanted)), matrix(strip_name(given))
+    if target is None:
+        return None
+    if found is None:  # a column may be written as a tuple
+        members, cells = vector(strip_name(given)), vector(strip_name(wanted))
+        return members is not None and cells is not None and _in_order(members, cells, equal)
+    if target.is_determinant != found.is_determinant or len(target.rows) != len(found.rows):
         return False
-    return all(_in_order(row, other, equal) for row, other in zip(matrix.rows, target.rows, strict=True))
+    return all(_in_order(row, other, equal) for row, other in zip(found.rows, target.rows, strict=True))
 
 
 def _same_in_base(given: str, wanted: str, equal: Equal) -> bool | None:
     """Compares numbers in a base, ``1011_2``: the base may be left out, the digits must be the same."""
-    target = _BASE.fullmatch(squash(wanted))
+    target = _BASE.fullmatch(re.sub(r"^\((\w+)\)(?=_)", r"\1", squash(wanted)))
     if target is None:
         return None
-    found = _BASE.fullmatch(squash(given))
+    given = re.sub(r"^\((\w+)\)(?=_)", r"\1", squash(given))
+    found = _BASE.fullmatch(given)
     if found or target.group(1).isalpha():  # A_1 is a name
         return found is not None and found.groups() == target.groups()
-    return squash(given) == target.group(1)
+    return given == target.group(1)
 
 
 def _same_formula(given: str, wanted: str, equal: Equal) -> bool:
@@ -309,7 +270,7 @@ def _same_formula(given: str, wanted: str, equal: Equal) -> bool:
         return False  # prose: math-verify would read a word as a product of its letters
     if "=" in formula or "=" in target:
         return "=" in given and "=" in wanted and equal(given, wanted, 0.0)
-    if unit and wanted_unit and unit != wanted_unit:
+    if unit and wanted_unit and not same_unit(unit, wanted_unit):
         return False
     return names_agree(given, wanted) and (formula == target or equal(formula, target, 0.0))
 

@@ -7,7 +7,7 @@ import re
 from verl_rsim.reward.math_grading.normalize import words
 
 _TRUE, _FALSE = frozenset({"true", "yes"}), frozenset({"false", "no"})
-_DECORATION = str.maketrans("", "", "$*\\")
+_DECORATION = str.maketrans("[]{}", "()()", "$*\\'\"`‘’“”「」")  # noqa: RUF001
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _LETTER = re.compile(
     r"(?:(?:the\s+)?(?:option|choice|answer)\s*(?:is\b|:)?\s*)?(?:\(\s*([A-J])\s*\)|([A-J])(?=[.:)]|\s*$))[.:)]?\s*(.*)",

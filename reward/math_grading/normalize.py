@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from verl_rsim.reward.math_grading.plain_text import to_latex, without_upright
+
 _UNICODE = {
     **dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\u2014\ufe63\uff0d", "-"),
     **dict.fromkeys("×✕", r"\times "),
@@ -65,12 +67,21 @@ _COMMANDS = [
     (re.compile(r"\\rbrace(?![A-Za-z])"), r"\\}"),
     (re.compile(r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])|\\degree(?![A-Za-z])"), "°"),
     (re.compile(r"\\(?:cdotp|ast)(?![A-Za-z])"), r"\\cdot "),
-    (re.compile(r"\{\s*,\s*\}|,\\!"), ","),
+    (re.compile(r"\{\s?,\s?\}|,\\! ?(?=\d)|,\\!"), ","),
+    (
+        re.compile(r"\\frac\{(\\text\{[^{}]{1,20}\}(?:\^\{?\d\}?)?)\}\{(\\text\{[^{}]{1,20}\}(?:\^\{?\d\}?)?)\}"),
+        r"\1/\2",
+    ),
+    (re.compile(r"^\\text\{(?:the |my )?(?:final |correct )?answer(?: is|:| =)? ?:?\}\s?", re.IGNORECASE), ""),
+    (re.compile(r"\\(?:lvert|rvert|vert)(?![A-Za-z])"), "|"),
     (re.compile(r"(?<=\d)\\[,;: ](?=\d{3}(?!\d))"), ","),
     (re.compile(r"(?<!\\)\\[,;:! ]|~|&nbsp;"), " "),
     (re.compile(r"\\([%$&#])"), r"\1"),
     (re.compile(r"(?<![A-Za-z\\])infinity(?![A-Za-z])", re.IGNORECASE), r"\\infty "),
 ]
+# The closing dollar follows a character and precedes none: "$5 and $6" are amounts of money.
+_INNER_DOLLARS = re.compile(r"(?<![\w\\])\$(?![\s$])([^$]{0,300}[^\s$\\])\$(?![\w.]\d|\w)")
+_INCHES = re.compile(r"(?<=\d)()\"$")
 _DELIMITERS = [("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`")]
 
 
@@ -79,6 +90,9 @@ def tidy(text: str) -> str:
     if not text.isascii():
         text = _ascii(text)
     text = text.replace("\x00", "").strip()
+    if text.count("$") > 1:
+        text = _INNER_DOLLARS.sub(r"\1", text)
+    text = without_upright(text)
     for opening, closing in _DELIMITERS:
         inner = text[len(opening) : -len(closing)]
         if len(text) > len(opening + closing) and text.startswith(opening) and text.endswith(closing):
@@ -86,6 +100,7 @@ def tidy(text: str) -> str:
     if "\\" in text or "{" in text or "~" in text or "=" in text or "nfinity" in text:
         for pattern, replacement in _COMMANDS:
             text = pattern.sub(replacement, text)
+    text = to_latex(_INCHES.sub(r"\1\\text{ inches}", text))
     text = re.sub(r"\s+", " ", text).strip().rstrip(".,;:").strip()
     text = unwrap(text, "{", "}")
     listed = _TEXT.fullmatch(text)

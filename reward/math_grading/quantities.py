@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from verl_rsim.reward.math_grading.normalize import unwrap
 from verl_rsim.reward.math_grading.number_words import spelled_number
-from verl_rsim.reward.math_grading.units import Unit, unit_of
+from verl_rsim.reward.math_grading.units import Unit, same_unit, unit_of
 
 MAX_EXPONENT = 400
 MAX_DIGITS = 4000
@@ -54,6 +54,7 @@ _DECIMAL = rf"(?:{_INTEGER}(?:\.\d*)?|\.\d+)"
 _POWER = r"10\s*(?:\^|\*\*)\s*(?:\{\s*([+-]?\d+)\s*\}|([+-]?\d+))"
 _SIGN = r"(?P<sign>[+-]?)\s*"
 _FORMS = {
+    "recurring": re.compile(r"(\d{1,20})\.(\d{2,60})\s?\\ldots"),
     "repeating": re.compile(r"(\d+)\.(\d*)\\(?:overline|bar)\s*\{?(\d+)\}?"),
     "power": re.compile(rf"(?:({_DECIMAL})\s*(?:\\times|\\cdot|\*|x)\s*)?{_POWER}"),
     "exponent": re.compile(rf"({_DECIMAL})\s?[eE]([+-]?\d+)"),
@@ -138,15 +139,31 @@ def _value(form: str, found: re.Match[str]) -> Fraction | None:
         mantissa = Fraction(groups[0]) if len(groups) > 1 else Fraction(1)
         return mantissa * Fraction(10) ** exponent if abs(exponent) <= MAX_EXPONENT else None
     if form == "repeating":
-        whole, fixed, period = found.groups()
-        nines = (10 ** len(period) - 1) * 10 ** len(fixed)
-        return Fraction(int(whole + fixed + period) - int(whole + fixed), nines)
+        return _repeating(*found.groups())
+    if form == "recurring":
+        return _recurring(*found.groups())
     if Fraction(groups[-1]) == 0:
         return None
     ratio = Fraction(groups[-2]) / Fraction(groups[-1])
     if form == "mixed":
         return int(groups[0]) + ratio if ratio < 1 else None
     return ratio
+
+
+def _repeating(whole: str, fixed: str, period: str) -> Fraction:
+    nines = (10 ** len(period) - 1) * 10 ** len(fixed)
+    return Fraction(int(whole + fixed + period) - int(whole + fixed), nines)
+
+
+def _recurring(whole: str, digits: str) -> Fraction | None:
+    """Returns 4/11 for ``0.3636...``: the shortest block that ends the digits twice; None if there is none."""
+    for length in range(1, len(digits) // 2 + 1):
+        block = digits[-length:]
+        if digits.endswith(block * 2):
+            while digits.endswith(block * 2):
+                digits = digits[:-length]
+            return _repeating(whole, digits[:-length], block)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +214,11 @@ def units_agree(given: Quantity, wanted: Quantity) -> bool:
     if wanted.percent:
         return given.percent or not (given.unit or given.currency)
     if not (wanted.unit or wanted.currency):
-        return given.clear and given.known
-    return not given.percent and given.currency in ("", wanted.currency) and given.unit in ("", wanted.unit)
+        # "1.5%" may be meant for 1.5, but a fraction with a percent sign is another number.
+        return given.clear and given.known and not (given.percent and wanted.divided)
+    if given.percent or given.currency not in ("", wanted.currency):
+        return False
+    return not given.unit or (bool(wanted.unit) and same_unit(given.unit, wanted.unit))
 
 
 def _terminates(value: Fraction) -> bool:

@@ -1,7 +1,7 @@
 """Scores answers to questions with a verifiable answer: mathematics, numbers, options and more.
 
-The answer is extracted from the text (:mod:`.extract`) and compared by the rules of its type (:mod:`.compare`). Where
-that takes algebra math-verify compares, in worker processes that can be killed (:mod:`.worker_pool`).
+The answer is extracted from the text (:mod:`.extract`) and compared by the rules of its type (:mod:`.compare`), with
+sympy where that takes algebra. All of it happens in worker processes that can be killed (:mod:`.worker_pool`).
 The scorer does not see the question, so an answer that merely rewrites a symbolic question is right if it equals the
 truth.
 """
@@ -12,15 +12,15 @@ import math
 from collections.abc import Mapping
 
 from verl_rsim.reward.math_grading.answer_types import DEFAULT_TYPE, SOURCES, AnswerTypes
-from verl_rsim.reward.math_grading.compare import AnswerType, fallback
-from verl_rsim.reward.math_grading.extract import find_answer, last_boxed
+from verl_rsim.reward.math_grading.compare import AnswerType
+from verl_rsim.reward.math_grading.extract import excerpt, last_boxed
 from verl_rsim.reward.math_grading.worker_pool import TaskStatus, WorkerPool
 from verl_rsim.reward.verdict import Verdict
 
 __all__ = ["DEFAULT_TYPE", "SOURCES", "MathScorer", "last_boxed"]
 
-MAX_ANSWER_CHARS = 300
-"""Longest answer that is compared, unless the truth is about as long."""
+_UNANSWERED = frozenset({"no_answer", "ambiguous"})
+_STATUS_REASONS = {TaskStatus.TIMEOUT: "timeout", TaskStatus.CRASH: "crash"}
 MEMORY_BYTES = 1 << 30
 """Address space of a worker."""
 
@@ -66,23 +66,18 @@ class MathScorer:
             data_source: the row's source, or the type of its answer.
 
         Returns:
-            A verdict with the reason "right", "wrong", "no_answer", "too_long", "timeout" or "crash".
+            A verdict with the reason "right", "wrong", "no_answer", "ambiguous" (an alternative follows the answer),
+            "too_long", or, if the scorer could not decide, "timeout" or "crash".
 
         Raises:
             TruthError: the ground truth cannot be used.
         """
         kind = self.types.check_truth(truth, data_source)
-        answer = find_answer(text, fallback(kind))
-        if answer is None:
-            return Verdict(0.0, False, "no_answer")
-        # Refused rather than cut: the beginning of an answer may be right where the whole is wrong.
-        if len(answer) > max(MAX_ANSWER_CHARS, 2 * len(truth)):
-            return Verdict(0.0, True, "too_long")
-        result = self._pool.run(answer, truth, kind.value, self.tolerance)
+        result = self._pool.run(excerpt(text), truth, kind.value, self.tolerance)
         if result.status is not TaskStatus.DONE:
-            return Verdict(0.0, True, result.status.value)
-        right = result.value
-        return Verdict(float(right), True, "right" if right else "wrong")
+            return Verdict(0.0, True, _STATUS_REASONS[result.status])
+        reason = str(result.value)
+        return Verdict(float(reason == "right"), reason not in _UNANSWERED, reason)
 
     def check_truth(self, truth: str, data_source: str | AnswerType | None = None) -> None:
         """Checks a ground truth, e.g. when data is prepared.

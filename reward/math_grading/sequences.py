@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from verl_rsim.reward.math_grading.normalize import enclosed, split
 
 _WORD_SEPARATOR = (
-    r"\s*[,;]?\s*\\text\{\s*,?\s*(?:and|or)\s*\}\s*|\s*[,;]\s*(?:and|or)\s|\s(?:and|or)\s"
-    r"|\\(?:lor|land|vee|wedge)(?![A-Za-z])"
+    r"\s?[,;]?\s?\\text\{\s?,?\s?(?:and|or)\s?\}\s?|\s?[,;]\s?(?:and|or)\s|\s(?:and|or)\s"
+    r"|(?<=[)\]}\d])(?:and|or)(?=[(\[\\\d-])|\\(?:lor|land|vee|wedge)(?![A-Za-z])"
 )
 _SEPARATOR = re.compile(rf"{_WORD_SEPARATOR}|[,;]")
 _SPACED_SEPARATOR = re.compile(rf"{_WORD_SEPARATOR}|(?<!\d)[,;]|[,;](?!\d{{3}}(?!\d))")

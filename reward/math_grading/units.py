@@ -63,14 +63,16 @@ _ALIASES = {
 _UNITS: dict[str, str] = {}
 for _unit, _aliases in _ALIASES.items():
     _UNITS.update(dict.fromkeys([_unit, *_aliases.split()], _unit))
+_RATES = {"mph": ("mi", "/", "h"), "kmh": ("km", "/", "h"), "kmph": ("km", "/", "h"), "fps": ("ft", "/", "s")}
 _CLEAR_PAIRS = frozenset(["cm", "mm", "km", "ft", "kg", "ml", "mL", "lb", "oz", "hr", "yd", "in", "yr", "Hz"])
 """Units of two letters that are not taken as a product, even without ``\\text``."""
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _TOKEN = re.compile(r"[A-Za-z]+|°|/|\^\s*\{?\s*-?\d\s*\}?|[ .']|(?<=[A-Za-z])-(?=[A-Za-z])|\\cdot ?")
 _OPERATORS = """
-or and to not no but plus minus times over was than half if either maybe mod modulo choose point e i pi x y is below
+or to not no but plus minus times over was than half if either maybe mod modulo choose point e i pi x y is below
 above under less negative positive factorial wrong incorrect false zero mean without except never almost nearly
-approximately percent pct root sqrt log ln sin cos tan inverse reciprocal double twice thrice triple divided into
+approximately percent pct root sqrt log ln sin cos tan inverse reciprocal double twice thrice triple divided
+into so versus vs through until etc isn don can invalid impossible unless whether because if when while
 multiplied added subtracted halves quarter quarters tens ones teens base power exp infinity about somewhat
 """
 _NUMERALS = """
@@ -82,7 +84,7 @@ hundredth thousandth millionth billionth
 _NO_UNIT = frozenset([*_OPERATORS.split(), *_NUMERALS.split(), *(f"{word}s" for word in _NUMERALS.split())])
 _ORDINAL = re.compile(r".*(?:teen|tie|dre|san|illion|rillion)ths?")
 _POWER_WORDS = {"square": "^2", "sq": "^2", "squared": "^2", "cubic": "^3", "cu": "^3", "cubed": "^3"}
-MAX_UNIT_WORDS = 6
+MAX_UNIT_WORDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,8 @@ def unit_of(rest: str) -> Unit | None:
         loose += [token for token in found if token.isalpha()] if place % 2 == 0 else []
     tokens = [token for token in tokens if token not in (" ", "-", "'", ".") and not token.startswith("\\cdot")]
     names = [token for token in tokens if token.isalpha() or token == "°"]
+    if names and "and" in (names[0], names[-1]):
+        return None
     if rest[0] in ".'" or not names or len(names) > MAX_UNIT_WORDS or any(map(_changes_the_number, names)):
         return None
     if tokens[0].startswith("^") or (tokens[0] == "/" and not _spelled(names[0])):
@@ -124,18 +128,39 @@ def unit_of(rest: str) -> Unit | None:
     return Unit(name, clear, all(map(_known, names)))
 
 
+def is_measure(name: str) -> bool:
+    """Returns True if a word is a unit of measurement: ``cm`` and ``hours`` are, ``eggs`` is not."""
+    return _canonical(name) in _ALIASES and name.lower() not in ("a", "unit", "units")
+
+
+def same_unit(given: str, wanted: str) -> bool:
+    """Returns True if two units do not conflict: ``duck egg`` and ``egg`` do not, ``mi`` and ``egg`` do."""
+    if given == wanted:
+        return True
+    left, right = ([word for word in unit.split() if word not in QUALIFIERS] for unit in (given, wanted))
+    if any(word.split("^")[0] in _ALIASES for word in (*left, *right)):
+        return left == right
+    return bool(set(left) & set(right))
+
+
 def _changes_the_number(name: str) -> bool:
     return name.lower() in _NO_UNIT or _ORDINAL.fullmatch(name.lower()) is not None
 
 
 def _known(name: str) -> bool:
     lower = name.lower()
+    if len(name) > 2 and not name.isupper():
+        return True  # a word after a number is a noun, unless it is one of those that change numbers
     return _canonical(name) in _ALIASES or lower in COUNTABLES or lower in QUALIFIERS or lower in _POWER_WORDS
+
+
+def _listed(name: str) -> bool:
+    return is_measure(name) or name.lower() in COUNTABLES or name.lower() in QUALIFIERS or name.lower() in _POWER_WORDS
 
 
 def _spelled(name: str) -> bool:
     """Returns True if a name without ``\\text`` is a word and no product of variables."""
-    return name == "°" or name in _CLEAR_PAIRS or (len(name) > 2 and _known(name))
+    return name == "°" or name in _CLEAR_PAIRS or len(name) > 3 or (len(name) > 2 and _listed(name))
 
 
 def _clear(loose: list[str], names: list[str], tokens: list[str]) -> bool:
@@ -155,6 +180,8 @@ def _is_qualifier(name: str) -> bool:
 
 
 def _canonical(name: str) -> str:
+    if len(name) == 1:
+        return _UNITS.get(name, name)  # M is no meter
     for candidate in (name, name.lower(), name.lower().removesuffix("s"), name.lower().removesuffix("es")):
         if candidate in _UNITS:
             return _UNITS[candidate]
@@ -177,6 +204,7 @@ def _join(tokens: list[str]) -> str:
         elif token == "/" or token.lower() in ("per", "each", "every", "a", "an"):
             parts.append("/")
         elif token.lower() not in ("of", "the"):
-            parts.append(_canonical(token) + pending)
+            parts += [*_RATES.get(_canonical(token), (_canonical(token),))]
+            parts[-1] += pending
             pending = ""
     return " ".join(parts)

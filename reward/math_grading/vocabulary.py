@@ -1,6 +1,6 @@
-"""Lists the words of everyday answers: countable things and names of quantities. A word not listed is not accepted.
+"""Lists words that follow or precede numbers: common countable things, qualifiers, and words that change a number.
 
-``18 eggs`` is 18 and ``\\text{total cost} = 18`` is 18; ``18 below zero`` and ``\\text{reciprocal} = 18`` are not.
+Any other word after a number is a noun too; the listed ones are so even where a product of letters could be meant.
 """
 
 from __future__ import annotations
@@ -29,23 +29,15 @@ path permutation possibility possibilities prime root solution subset term trian
 hour girlfriend boyfriend battery batteries
 """
 _QUALIFIERS = """
-left remaining more extra total altogether each per every a an of the in for on old long tall wide high away apart
+left remaining more extra total altogether each per every a an of the in for on old long tall wide high away apart and
 """
-_QUANTITY_NAMES = """
-age amount answer area average balance base capacity change circumference cost count degree density depth determinant
-diameter difference dimension discount distance duration earnings energy expense expenses final force frequency gain
-gcd grand height income interest intercept lcm length loss mass max maximum mean measure median midpoint min minimum
-mode momentum new number payment percentage perimeter period population power price probability product profit
-quantity quotient radius range rank rate ratio remainder remaining result revenue salary sale sales saving savings
-score side slope solution speed sum surface tax temperature thickness time total value variance velocity volume wage
-weight width winner work y-intercept x-intercept
-"""
-_FUNCTION_WORDS = """
-a an and are at be by each for from has have he her his in is it its my of on our she the their there they was were
-"""
-_OPERATION_WORDS = "difference factor factors power product quotient root roots times"
-_FILLERS = """
-about approximately around equal equals exactly just only roughly simply so that then therefore thus hence to
+_CHANGING = """
+or not no nor neither either never but except without than less more fewer least most greater above below under over
+minus negative plus times divided twice double triple half thrice quarter third root square squared cube cubed power
+factorial factor factors product quotient log ln sin cos tan exp inverse reciprocal difference between from to modulo
+mod percent hundred thousand million billion trillion dozen one two three four five six seven eight nine ten eleven
+twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty
+ninety nearly almost wrong incorrect anything isn isnt maybe perhaps
 """
 
 
@@ -60,8 +52,5 @@ COUNTABLES = _with_plurals(_COUNTABLES) - {"ones", "squares"}
 """Countable things, which may follow a number without changing it."""
 QUALIFIERS = frozenset(_QUALIFIERS.split())
 """Words that may stand among units or countable things."""
-_LABEL_NOUNS = (_with_plurals(_QUANTITY_NAMES) - {"power", "powers"}) | (COUNTABLES - {"root", "roots"})
-LABEL_WORDS = _LABEL_NOUNS | frozenset(_FUNCTION_WORDS.split())
-"""Words of a left side such as ``total cost = 5``."""
-LEADING_WORDS = (LABEL_WORDS - frozenset(_OPERATION_WORDS.split())) | frozenset(_FILLERS.split())
-"""Words that may stand between "the answer is" and a number."""
+CHANGING_WORDS = frozenset(_CHANGING.split())
+"""Words that change a number that they precede. This class of words is closed, unlike that of the harmless ones."""

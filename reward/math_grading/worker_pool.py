@@ -46,7 +46,7 @@ _LIMIT_HINTS = {
     errno.ENFILE: "raise the system's limit on open files (sysctl fs.file-max)",
     errno.ENOMEM: "raise the limit on memory (ulimit -v, or memory.max of the container)",
 }
-MAX_MESSAGE_BYTES = 1 << 17
+MAX_MESSAGE_BYTES = 1 << 18
 
 
 class TaskStatus(Enum):

@@ -18,7 +18,7 @@ AGREEMENT = json.loads((FIXTURES / "math_agreement.json").read_text())
 PAIRS = 5000
 CALLERS = 4
 TIMEOUT = 0.4
-REASONS = {"right", "wrong", "no_answer", "too_long", "timeout", "crash"}
+REASONS = {"right", "wrong", "no_answer", "ambiguous", "too_long", "timeout", "crash"}
 LATEX = (
     r"\frac \sqrt \boxed{ \boxed \text{ \left( \right) \begin{pmatrix} \end{pmatrix} \\ & \pm \cup \in \leq \infty"
     r" \emptyset \sum_{n=1}^{\infty} \int_0^1 \binom{9}{3} ^{ _{ { } ( ) [ ] \{ \} $ $$ % \% , ; = < + - * / ! ^ _ |"
