@@ -125,6 +125,8 @@ class RsimRewardManager(RewardManagerBase):
             fix = "it would ignore reward.custom_reward_function; set the manager to naive"
             raise ConfigError("reward.reward_manager.name", config.reward.reward_manager.name, fix)
         self.scoring = read_scoring_config(config)
+        # One thread: a tokenizer is not safe to use from several at once.
+        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="decode-answer")
         # More threads than workers for answers: a thread also extracts and checks while the workers compare.
         self.math = ScoringQueue("score-answer", self._math_scorer, 4 * self.scoring.workers)
         self.code = ScoringQueue("score-program", self._code_scorer, self.scoring.workers)
@@ -145,8 +147,9 @@ class RsimRewardManager(RewardManagerBase):
         width = row.batch["responses"].shape[-1]
         # The response is padded on the right; its tokens are those that the mask's last columns count.
         length = int(row.batch["attention_mask"][-width:].sum())
-        tokenizer = cast(Tokenizer, self.tokenizer)
-        text = tokenizer.decode(row.batch["responses"][:length], skip_special_tokens=True)
+        # Not on the event loop: decoding a long answer takes milliseconds, in which no other row would go on.
+        loop = asyncio.get_running_loop()
+        text = await loop.run_in_executor(self._decoder, self._decode, row.batch["responses"][:length])
         fields = row.non_tensor_batch
         truth = ground_truth_of(fields.get("reward_model"))
         source = str(fields.get("data_source"))
@@ -167,6 +170,9 @@ class RsimRewardManager(RewardManagerBase):
             "reason": verdict.reason,
         }
         return {"reward_score": score, "reward_extra_info": info}
+
+    def _decode(self, token_ids: Any) -> str:
+        return cast(Tokenizer, self.tokenizer).decode(token_ids, skip_special_tokens=True)
 
     def _is_code(self, source: str, ability: str | None) -> bool:
         return is_coding_task(source, ability)

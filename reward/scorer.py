@@ -5,6 +5,7 @@ The reward managers of training and the evaluation both use it. It does not impo
 
 from __future__ import annotations
 
+import math
 from fnmatch import fnmatchcase
 from functools import cached_property
 
@@ -38,7 +39,8 @@ def make_sandbox(scoring: ScoringConfig, fusion_url: str | None) -> Sandbox:
     """
     limits = SandboxLimits(
         wall_seconds=scoring.code_seconds,
-        cpu_seconds=max(1, round(scoring.code_seconds)),
+        # Twice the time, for programs with threads: the kernel ends a program at this limit, which looks like a crash.
+        cpu_seconds=2 * math.ceil(scoring.code_seconds),
         memory_bytes=scoring.code_memory_mb << 20,
     )
     url = fusion_url if scoring.sandbox == "fusion" else None

@@ -3,7 +3,7 @@
     python benchmarks/speed/code_sandbox.py [--backend bubblewrap] [--count 200] [--workers 2]
 
 The graded programs and their tests are minimal, so that the time is that of the sandbox: two tests per answer for
-functions, one for stdio.
+functions, one, 50 and 300 cases for stdio.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ TASKS = {
         },
     ),
     "calls": (FUNCTION, {"kind": "calls", "entry_point": "add", "inputs": [[1, 2], [0, 0]], "outputs": [3, 0]}),
-    "stdio": ("```python\nprint(int(input()) + 1)\n```", {"kind": "stdio", "inputs": ["1\n"], "outputs": ["2\n"]}),
 }
+for cases in (1, 50, 300):
+    truth = {"kind": "stdio", "inputs": ["1\n"] * cases, "outputs": ["2\n"] * cases}
+    TASKS[f"stdio, {cases}"] = ("```python\nprint(int(input()) + 1)\n```", truth)
 
 
 def measure(scorer: CodeScorer, text: str, truth: str, count: int, workers: int) -> str:

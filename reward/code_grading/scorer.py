@@ -3,8 +3,8 @@
 Function tests (HumanEval, MBPP, calls) are split between two sandboxes, one for the solution and one for its tests; see
 :mod:`verl_rsim.reward.sandbox.guest_program`. If both ran in one process, a solution could patch ``assert``, exit with
 0 or forge a report. Split, whatever it does to its own process changes nothing but its answers, and to pass it has to
-know them. A program that reads stdin runs once per case, each time in a new sandbox that never holds the expected
-output.
+know them. A program that reads stdin runs once per case, each time in a new process of a sandbox that never holds the
+expected output.
 """
 
 from __future__ import annotations
@@ -12,39 +12,17 @@ from __future__ import annotations
 import re
 import signal
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
+from verl_rsim.reward.code_grading.extraction import extract_code
+from verl_rsim.reward.code_grading.prelude import prelude_of
 from verl_rsim.reward.code_grading.program_tests import FunctionTests, StdioTests, parse_truth
 from verl_rsim.reward.sandbox.base import ProgramResult, Sandbox, SandboxError
-from verl_rsim.reward.sandbox.guest_program import EXIT_MEMORY, EXIT_SYNTAX, dump, load, nearly_equal
+from verl_rsim.reward.sandbox.guest_program import EXIT_MEMORY, EXIT_SYNTAX, dump, load
+from verl_rsim.reward.sandbox.guest_tests import nearly_equal
 from verl_rsim.reward.verdict import TruthError, Verdict
-
-MAX_CODE_CHARS = 1 << 18
-_FENCE = re.compile(r"(?:^[ \t]*```[ \t]*|```(?=py))(\w*)[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
-_CODE = re.compile(
-    r"^[ \t]*(?:(?:async )?def \w|class \w|import \w|from [\w.]+ import |return\b|print\(|\w+ = )", re.MULTILINE
-)
-
-
-def extract_code(text: str) -> str | None:
-    """Returns the code of an answer, None if it has none.
-
-    The code is the last fenced block marked as Python, else the last block without a language, else the whole text if
-    it looks like code. A block that is never closed, because the answer was cut short, counts up to the text's end.
-    """
-    blocks = [(language.lower(), body) for language, body in _FENCE.findall(text)]
-    for languages in (("python", "python3", "py"), ("",)):
-        bodies = [body for language, body in blocks if language in languages]
-        if bodies:
-            return _usable(bodies[-1])
-    return _usable(text) if not blocks and _CODE.search(text) else None
-
-
-def _usable(code: str) -> str | None:
-    return code if code.strip() and len(code) <= MAX_CODE_CHARS else None
 
 
 def same_output(expected: str, given: str) -> bool:
@@ -118,7 +96,10 @@ class CodeScorer:
             SandboxError: the sandbox failed, which says nothing about the answer.
         """
         tests = parse_truth(truth)
-        code = extract_code(text)
+        if isinstance(tests, StdioTests):
+            code = extract_code(text, reads_stdin=True)
+        else:
+            code = extract_code(text, tuple(tests.names.values()))
         if code is None:
             return Verdict(0.0, False, "no_answer", {"passed": 0.0})
         with self._slot():
@@ -128,7 +109,7 @@ class CodeScorer:
 
     def _grade_functions(self, code: str, tests: FunctionTests) -> Verdict:
         rlimits = self._sandbox.rlimits()
-        solution = f"serve_calls({_solution_sources(code, tests)!a}, {rlimits})"
+        solution = f"serve_calls({_solution_sources(code, tests)!a}, {rlimits}, {prelude_of(code)!a})"
         sources = [(test.source, test.weight, test.assertions) for test in tests.tests]
         job = {"names": dict(tests.names), "setup": tests.setup, "tests": sources, "cases": tests.cases}
         result = self._sandbox.run_connected(
@@ -150,17 +131,16 @@ class CodeScorer:
 
     def _grade_program(self, code: str, tests: StdioTests) -> Verdict:
         limits = self._sandbox.limits
-        program = f"run_program({code!a}, {self._sandbox.rlimits()})"
-        deadline = time.monotonic() + limits.wall_seconds
         reasons: list[str] = []
-        for case in tests.cases:
-            done = self._sandbox.run(program, case.stdin, max(0.0, deadline - time.monotonic()))
-            # Not started in the full time: the machine's fault. In a later case the program has used the time up.
-            if done.code is None and not reasons:
-                raise SandboxError(f"the sandbox took more than {limits.wall_seconds:.1f} s to start")
-            reasons.append(_case_reason(done, case.expected))
-            if reasons[-1] in ("timeout", "syntax_error"):  # the same would happen in all further cases
-                break
+        inputs = [case.stdin for case in tests.cases]
+        with closing(self._sandbox.run_cases(code, prelude_of(code), inputs)) as results:
+            for case, done in zip(tests.cases, results, strict=False):
+                # Not started in the full time: the machine's fault. Later the program has used the time up.
+                if done.code is None and not reasons:
+                    raise SandboxError(f"the sandbox took more than {limits.wall_seconds:.1f} s to start")
+                reasons.append(_case_reason(done, case.expected))
+                if reasons[-1] in ("timeout", "syntax_error"):  # the same would happen in all further cases
+                    break
         passed = reasons.count("right") / len(tests.cases)
         reason = next((reason for reason in reasons if reason != "right"), "right")
         return Verdict(float(passed == 1.0), True, reason, {"passed": passed})

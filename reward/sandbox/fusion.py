@@ -53,9 +53,10 @@ class FusionSandbox(Sandbox):
 
     def run(self, call: str, stdin: str, seconds: float) -> ProgramResult:
         """Runs a program until it ends, or has it killed after ``seconds``."""
+        started = time.monotonic()
         done = self._request(call, stdin, seconds)
-        limit = self.limits.output_bytes
-        return ProgramResult(done.output[:limit], done.code, done.timed_out, len(done.output) > limit)
+        used, limit = time.monotonic() - started, self.limits.output_bytes
+        return ProgramResult(done.output[:limit], done.code, done.timed_out, len(done.output) > limit, used)
 
     def run_connected(self, tests: str, solution: str, seconds: float) -> ConnectedResult:
         """Replays the tests until they make no call without a reply.

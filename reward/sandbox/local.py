@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
-import time
 from abc import abstractmethod
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -26,6 +24,8 @@ from verl_rsim.reward.sandbox.base import (
     SandboxError,
     guest_source,
 )
+from verl_rsim.reward.sandbox.deadline import Deadline
+from verl_rsim.reward.sandbox.descriptors import FileDescriptors, read_until, wait_for_exit
 
 NOBODY_UID = 65534
 """User id (and group id) that code runs as where this process is root."""
@@ -34,8 +34,12 @@ NOBODY_UID = 65534
 class SandboxProcess(Protocol):
     """One started sandbox."""
 
-    def finish(self, wait_seconds: float = 0.0) -> int | None:
-        """Waits up to ``wait_seconds``, kills what still runs, and returns the exit code once every process is gone.
+    @property
+    def pid(self) -> int:
+        """Id of the process that started it, from which all its processes descend."""
+
+    def finish(self, deadline: Deadline | None = None) -> int | None:
+        """Waits until the deadline, kills what still runs, and returns the exit code once every process is gone.
 
         Returns:
             The exit code, or None if the sandbox was killed before the program started.
@@ -76,23 +80,24 @@ class LocalSandbox(Sandbox):
         return Program(fds.file(self._compiled + call.encode()), True)
 
     def _run(self, fds: FileDescriptors, program: Program, stdin: str, seconds: float) -> ProgramResult:
-        deadline, limit = time.monotonic() + seconds, self.limits.output_bytes
+        limit = self.limits.output_bytes
         stdout, stdout_writer = fds.pipe()
         # stdin is a file rather than a pipe: a program that does not read it would block the writer here.
         process = self.start(program, fds.file(stdin.encode("utf-8", "surrogatepass")), stdout_writer, fds.null())
+        deadline = Deadline(seconds, [process.pid])
         try:
             fds.close(stdout_writer)  # else the pipe would never reach its end
             output = read_until(stdout, limit + 1, deadline)
         except BaseException:
             process.finish()
             raise
-        code = process.finish(deadline - time.monotonic() if output.complete else 0.0)
+        used = deadline.used()
+        code = process.finish(deadline if output.complete else None)
         overflowed = len(output.content) > limit
-        return ProgramResult(output.content[:limit], code, not output.complete and not overflowed, overflowed)
+        return ProgramResult(output.content[:limit], code, not output.complete and not overflowed, overflowed, used)
 
     def run_connected(self, tests: str, solution: str, seconds: float) -> ConnectedResult:
         """Runs two programs, each one's stdout connected to the other's stdin, and returns the stderr of the tests."""
-        deadline = time.monotonic() + seconds
         with FileDescriptors() as fds, ExitStack() as started:
             calls_reader, calls_writer = fds.pipe()
             replies_reader, replies_writer = fds.pipe()
@@ -103,6 +108,8 @@ class LocalSandbox(Sandbox):
             started.callback(tester.finish)
             # Each process must hold the only copy of its ends: the death of one then shows as end of file in the other.
             fds.close(calls_reader, calls_writer, replies_reader, replies_writer, report_writer)
+            # Solution and tests take turns, so what either of them waits for a CPU delays the solution's answers.
+            deadline = Deadline(seconds, [solver.pid, tester.pid])
             report = read_until(report_reader, MAX_REPORT_BYTES, deadline, b"\n")
             if report.complete:
                 started.close()
@@ -110,102 +117,8 @@ class LocalSandbox(Sandbox):
             # Only the solution is killed: the tests then run to their end and report how far they got.
             if solver.finish() is None:
                 raise SandboxError(f"the sandbox took more than {seconds:.1f} s to start")
-            rest = read_until(report_reader, MAX_REPORT_BYTES, time.monotonic() + GRACE_SECONDS, b"\n")
+            rest = read_until(report_reader, MAX_REPORT_BYTES, Deadline(GRACE_SECONDS, [tester.pid]), b"\n")
             return ConnectedResult(report.content + rest.content, True)
-
-
-@dataclass(frozen=True, slots=True)
-class PipeOutput:
-    """Bytes read from a pipe.
-
-    Attributes:
-        content: the bytes.
-        complete: True if the pipe ended, or the awaited terminator was read.
-    """
-
-    content: bytes
-    complete: bool
-
-
-def read_until(fd: int, limit: int, deadline: float, terminator: bytes = b"") -> PipeOutput:
-    """Reads a pipe until it ends or ``terminator`` arrives.
-
-    Args:
-        fd: descriptor to read.
-        limit: maximum number of bytes.
-        deadline: time of the monotonic clock at which reading stops.
-        terminator: last bytes to read; empty to read to the end.
-    """
-    poller, content = select.poll(), bytearray()
-    poller.register(fd, select.POLLIN)
-    while len(content) < limit:
-        left = deadline - time.monotonic()
-        if left <= 0 or not poller.poll(left * 1000):
-            return PipeOutput(bytes(content), False)
-        chunk = os.read(fd, 1 << 16)
-        content += chunk
-        if not chunk or (terminator and content.endswith(terminator)):
-            return PipeOutput(bytes(content), True)
-    return PipeOutput(bytes(content[:limit]), False)
-
-
-class FileDescriptors:
-    """Opens descriptors and closes them together. An OSError raised under it leaves as a SandboxError."""
-
-    def __init__(self) -> None:
-        self._open: set[int] = set()
-
-    def __enter__(self) -> FileDescriptors:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self.close(*self._open)
-        if isinstance(error, OSError):
-            raise SandboxError(f"the machine refused: {error}") from error
-
-    def pipe(self) -> tuple[int, int]:
-        """Returns the ends of a new pipe: one to read, one to write."""
-        ends = os.pipe()
-        self._open.update(ends)
-        return ends
-
-    def file(self, content: str | bytes) -> int:
-        """Returns the descriptor of a new file in memory with this content, open for reading only."""
-        data = content.encode() if isinstance(content, str) else content
-        with os.fdopen(os.memfd_create("sandbox"), "wb") as file:
-            file.write(data)
-            file.flush()
-            # Opened again: the guest must not write to the file, and needs a position of its own at the start.
-            fd = os.open(f"/proc/self/fd/{file.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
-        self._open.add(fd)
-        return fd
-
-    def null(self) -> int:
-        """Returns a descriptor that discards what is written to it."""
-        fd = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        self._open.add(fd)
-        return fd
-
-    def close(self, *fds: int) -> None:
-        """Closes some of the descriptors early."""
-        self._open.difference_update(fds)
-        for fd in fds:
-            os.close(fd)
-
-
-def wait_for_exit(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Waits up to ``seconds`` for a process and returns True if it has ended."""
-    # A pidfd wakes up at once; ``Popen.wait(timeout)`` sleeps in steps of up to 50 ms, as long as a whole grading.
-    if process.poll() is None and seconds > 0:
-        with suppress(ProcessLookupError):
-            fd = os.pidfd_open(process.pid)
-            try:
-                poller = select.poll()
-                poller.register(fd, select.POLLIN)
-                poller.poll(seconds * 1000)
-            finally:
-                os.close(fd)
-    return process.poll() is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,19 +156,23 @@ class SupervisedProcess:
         self._process, self._status = process, status
         self._code: int | None = None
 
-    def finish(self, wait_seconds: float = 0.0) -> int | None:
+    @property
+    def pid(self) -> int:
+        """Id of the supervisor."""
+        return self._process.pid
+
+    def finish(self, deadline: Deadline | None = None) -> int | None:
         """Waits, kills what still runs, and returns the guest's exit code; a second call returns the same."""
         if self._status == -1:
             return self._code
         status_lines, killed = b"", False
         try:
-            if not wait_for_exit(self._process, wait_seconds):
-                deadline = time.monotonic() + KILL_TIMEOUT_SECONDS
-                status_lines = read_until(self._status, 1 << 12, deadline, b"\n").content
+            if not wait_for_exit(self._process, deadline):
+                status_lines = read_until(self._status, 1 << 12, self._kill_deadline(), b"\n").content
                 killed = self._kill(_status_value(status_lines, "child-pid"))
-                if not wait_for_exit(self._process, KILL_TIMEOUT_SECONDS):
+                if not wait_for_exit(self._process, self._kill_deadline()):
                     raise SandboxError("a killed sandbox does not end")
-            status_lines += read_until(self._status, 1 << 12, time.monotonic() + KILL_TIMEOUT_SECONDS).content
+            status_lines += read_until(self._status, 1 << 12, self._kill_deadline()).content
         finally:
             os.close(self._status)
             self._status = -1
@@ -263,6 +180,9 @@ class SupervisedProcess:
         if self._code is None and not killed:
             raise SandboxError(f"it ended with {self._process.returncode} before it started the program")
         return self._code
+
+    def _kill_deadline(self) -> Deadline:
+        return Deadline(KILL_TIMEOUT_SECONDS, [self.pid])
 
     def _kill(self, guest: int | None) -> bool:
         """Kills the first guest process: the only one, or the init process whose pid namespace ends with it."""
@@ -320,13 +240,18 @@ class _ProcessGroup:
     def __init__(self, process: subprocess.Popen[bytes]):
         self._process = process
 
-    def finish(self, wait_seconds: float = 0.0) -> int | None:
+    @property
+    def pid(self) -> int:
+        """Id of the group's leader."""
+        return self._process.pid
+
+    def finish(self, deadline: Deadline | None = None) -> int | None:
         """Waits, kills the process group, and returns the exit code."""
-        wait_for_exit(self._process, wait_seconds)
+        wait_for_exit(self._process, deadline)
         # The whole group, even if its leader has ended: children of the program would otherwise outlive it.
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        if not wait_for_exit(self._process, KILL_TIMEOUT_SECONDS):
+        if not wait_for_exit(self._process, Deadline(KILL_TIMEOUT_SECONDS, [self.pid])):
             raise SandboxError("a killed process does not end")
         code = self._process.returncode
         return code if code >= 0 else 128 - code

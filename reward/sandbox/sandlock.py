@@ -14,8 +14,8 @@ import subprocess
 from pathlib import Path
 
 from verl_rsim.reward.sandbox.base import SandboxError, SandboxLimits
+from verl_rsim.reward.sandbox.descriptors import FileDescriptors
 from verl_rsim.reward.sandbox.local import (
-    FileDescriptors,
     LocalSandbox,
     Program,
     SandboxProcess,

@@ -67,6 +67,25 @@ def test_one_manager_scores_answers_and_programs_side_by_side(tokenizer):
     assert len({tuple(info) for info in found}) == 1, "verl's validation needs the same keys in every row"
 
 
+def test_answers_are_decoded_off_the_event_loop(tokenizer):
+    """Else no other row goes on while a long answer is decoded."""
+    import threading
+
+    threads = []
+
+    class Decoder:
+        def decode(self, token_ids, *, skip_special_tokens: bool) -> str:
+            threads.append(threading.current_thread())
+            return tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
+
+        encode = tokenizer.encode
+
+    (result,) = score("rsim", Decoder(), [(r"\boxed{4}", row("4"))])
+    assert result["reward_score"] == 1
+    assert threads
+    assert threading.main_thread() not in threads
+
+
 def test_partial_credit_rewards_the_share_of_tests_passed(tokenizer):
     (result,) = score("rsim_code", tokenizer, [(WRONG, row(CALLS))], partial_credit=True)
     assert result["reward_score"] == pytest.approx(1 / 3)

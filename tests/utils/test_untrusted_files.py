@@ -160,8 +160,8 @@ def test_the_reward_worker_runs_a_tokenizers_own_code_only_where_it_is_asked_to(
     assert asked == [{"trust_remote_code": False}, {"trust_remote_code": True}]
 
 
-SANDBOXED = {"reward/sandbox/guest_program.py"}
-"""Runs graded programs; it runs inside the sandbox itself."""
+SANDBOXED = {"reward/sandbox/guest_program.py", "reward/sandbox/guest_tests.py"}
+"""Run graded programs and their tests, inside of the sandbox only."""
 OWN = ("Planner", "Reasoner", "cls", "PeftConfig", "PeftModel", "GenerationConfig")
 """Classes whose from_pretrained runs no code from a model's folder."""
 UNPICKLERS = {"cloudpickle", "dill", "joblib", "jsonpickle", "marshal", "shelve"}

@@ -1,51 +1,33 @@
-"""The code reward: extraction, every format of tests, reasons, fractions, HumanEval, and many callers at once."""
+"""The code reward: every format of tests, reasons, fractions, HumanEval, and many callers at once."""
 
 from __future__ import annotations
 
 import gc
+import itertools
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
 from verl_rsim.reward.code_grading.parsing import parse_source
 from verl_rsim.reward.code_grading.program_tests import parse_truth
-from verl_rsim.reward.code_grading.scorer import CodeScorer, extract_code, same_output
+from verl_rsim.reward.code_grading.scorer import CodeScorer, same_output
 from verl_rsim.reward.sandbox.base import Sandbox, SandboxError, SandboxLimits
 from verl_rsim.reward.sandbox.create import create_sandbox
-from verl_rsim.reward.sandbox.guest_program import dump, equal_json, load
+from verl_rsim.reward.sandbox.guest_program import SerializationError, dump, load
+from verl_rsim.reward.sandbox.guest_tests import equal_json
 from verl_rsim.reward.verdict import TruthError
 
 
 @pytest.fixture(scope="module")
 def scorer() -> CodeScorer:
     return CodeScorer(create_sandbox("bubblewrap", SandboxLimits(wall_seconds=8.0)))
-
-
-EXTRACTIONS = [
-    ("Answer: ```python\nx = 1\n```", "x = 1\n"),
-    ("text\n```python\nx = 1\n```\nmore", "x = 1\n"),
-    ("```py\nx = 1\n```\n```python\nx = 2\n```", "x = 2\n"),
-    ("```python\nx = 1\n```\nIt prints:\n```\n1\n```", "x = 1\n"),
-    ("```\nx = 1\n```", "x = 1\n"),
-    ("```Python title=a\nx = 1\n```", "x = 1\n"),
-    ("  ```python\n  x = 1\n  ```", "  x = 1\n"),
-    ("```cpp\nint x;\n```", None),
-    ("```python\nx = 1", "x = 1"),
-    ("```python\n\n```", None),
-    ("def f(x):\n    return x", "def f(x):\n    return x"),
-    ("    return x + 1\n", "    return x + 1\n"),
-    ("I do not know.", None),
-    ("", None),
-    ("```python\n" + "x = 1\n" * 100_000 + "```", None),
-]
-
-
-@pytest.mark.parametrize(("text", "code"), EXTRACTIONS, ids=[str(i) for i in range(len(EXTRACTIONS))])
-def test_extraction(text: str, code: str | None):
-    assert extract_code(text) == code
 
 
 OUTPUTS = [
@@ -113,6 +95,7 @@ VALUES = [
     (1, [2, {3: {4}}]),
     frozenset({(1, 2)}),
     {None: set()},
+    range(7, -3, -2),
 ]
 
 
@@ -122,8 +105,49 @@ def test_values_cross_unchanged(value: object):
     assert (crossed, type(crossed)) == (value, type(value))
 
 
+ITERABLES = [
+    (iter([1, (2,)]), [1, (2,)], "list_iterator"),
+    ((n * n for n in range(3)), [0, 1, 4], "list_iterator"),
+    (map(str, [1]), ["1"], "list_iterator"),
+    ({1: 2}.keys(), [1], "dict_keys"),
+    ({1: 2}.values(), [2], "dict_values"),
+    ({1: [2]}.items(), [(1, [2])], "dict_items"),
+]
+
+
+@pytest.mark.parametrize(("value", "items", "kind"), ITERABLES, ids=[kind for *_, kind in ITERABLES])
+def test_iterables_cross_with_their_items_and_are_no_lists(value: object, items: list, kind: str):
+    crossed = load(dump(value))
+    assert type(crossed).__name__ == kind
+    assert crossed != items
+    assert list(crossed) == items
+
+
+@pytest.mark.parametrize("value", [object(), itertools.count(), [itertools.repeat(1)]])
+def test_what_is_no_data_or_endless_does_not_cross(value: object):
+    with pytest.raises(SerializationError):
+        dump(value)
+
+
 @pytest.mark.parametrize(
-    "data", [b"", b"i", b"x\n", b"l2\nN\n", b"s9\nabc", b"N\nN\n", b"l-1\n", b"d1\nl0\nN\n", b"l1\n" * 200]
+    "data",
+    [
+        b"ki1\n",
+        b"kl1\nl0\n",
+        b"ml1\ni1\n",
+        b"r1 2 0\n",
+        b"y",
+        b"y" * 300,
+        b"",
+        b"i",
+        b"x\n",
+        b"l2\nN\n",
+        b"s9\nabc",
+        b"N\nN\n",
+        b"l-1\n",
+        b"d1\nl0\nN\n",
+        b"l1\n" * 200,
+    ],
 )
 def test_malformed_values_are_refused(data: bytes):
     with pytest.raises((ValueError, TypeError, KeyError)):
@@ -152,6 +176,7 @@ IMPORTS = {**ASSERTS, "test_setup_code": "import math", "test_imports": ["import
 LIKE_BUILTIN = {"kind": "asserts", "test_list": ["assert sum([1]) == 2"], "entry_point": "sum"}
 NESTED = {"kind": "asserts", "test_list": ["assert f() == {1: (2, {3}), 'a': None}"]}
 CALLS = {"kind": "calls", "entry_point": "f", "inputs": [[1, [2]]], "outputs": [{"1": [2]}]}
+ITERATOR = {"kind": "asserts", "test_list": ["assert list(f(3)) == [0, 1, 2]", "assert sorted(f(2)) == [0, 1]"]}
 CASES = [
     (HUMANEVAL, "    return sum(xs)\n", "right", 1.0),
     (HUMANEVAL, "```python\ndef add(xs: List[int]):\n    return sum(xs) * one()\n```", "right", 1.0),
@@ -164,7 +189,8 @@ CASES = [
     (ASSERTS, "def f(x): return 1 // (x - 1)", "runtime_error", 0.0),
     (ASSERTS, "def f(x):\n    while x < 0: pass\n    return x + 1", "timeout", 2 / 3),
     (ASSERTS, "def f(x): return bytearray(1 << 40)", "memory", 0.0),
-    (ASSERTS, "def f(x): return iter([x])", "not_literal", 0.0),
+    (ASSERTS, "def f(x): return iter([x])", "wrong", 0.0),
+    (ASSERTS, "def f(x): return object()", "not_literal", 0.0),
     (ASSERTS, "def f(x): return 'x' * (8 << 20)", "output_limit", 0.0),
     (ASSERTS, "import os\ndef f(x): os.abort()", "crash", 0.0),
     (ASSERTS, "class Solution:\n    def f(self, x): return x + 1", "right", 1.0),
@@ -180,6 +206,18 @@ CASES = [
     (STDIO, "print(3)", "wrong", 0.5),
     (STDIO, "import sys\nprint(sum(map(int, input().split())))\nsys.exit(1)", "runtime_error", 0.0),
     (STDIO, "print(", "syntax_error", 0.0),
+    (STDIO, "print(sum(map(int, open('/dev/stdin').read().split())))\nexit()\nprint(1)", "right", 1.0),
+    (STDIO, "print(sum(map(int, stdin.readline().split())))\nquit(0)", "right", 1.0),
+    (STDIO, "d = defaultdict(int)\nfor n in input().split(): d[0] += int(n)\nprint(d[0])", "right", 1.0),
+    (
+        STDIO,
+        "def f(n): return 0 if n == 0 else f(n - 1)\nf(20000)\nprint(eval(input().replace(' ', '+')))",
+        "right",
+        1.0,
+    ),
+    (ITERATOR, "def f(n): return map(int, range(n))", "right", 1.0),
+    (ITERATOR, "def f(n):\n    while True: yield n", "not_literal", 0.0),
+    (CALLS, "def f(a: int, b: List[int]) -> Optional[Dict]: return {a: list(accumulate(b))}", "right", 1.0),
     (STDIO, "x = [0] * (1 << 40)", "memory", 0.0),
     (CALLS, "def f(a, b): return {a: tuple(b)}", "right", 1.0),
     (PRIME, "class Solution:\n    def add(self, a, b): return a + b", "right", 1.0),
@@ -476,3 +514,57 @@ def test_source_is_read_in_several_threads_whatever_is_collected_meanwhile():
             list(pool.map(read, range(4)))
     finally:
         gc.set_threshold(*before)
+
+
+BUSY = "n = int(input())\nx = 0\nfor i in range(n * 1_000_000): x += i\nprint(n)"
+"""Takes some 0.1 s of CPU time for each unit of its input."""
+BUSY_FUNCTION = "def f(n):\n    for i in range(n * 1_000_000): pass\n    return n"
+
+
+def test_verdicts_are_the_same_on_a_loaded_machine():
+    """Else a right answer is scored 0 because the machine was busy."""
+    scorer = CodeScorer(create_sandbox("bubblewrap", SandboxLimits(wall_seconds=1.2)))
+    cases = json.dumps({"kind": "stdio", "inputs": ["3\n", "1\n"], "outputs": ["3\n", "1\n"]})
+    calls = json.dumps({"kind": "calls", "entry_point": "f", "inputs": [[3], [1]], "outputs": [3, 1]})
+    answers = [
+        (BUSY, cases, "right"),
+        (BUSY_FUNCTION, calls, "right"),
+        ("```python\nwhile True: pass\n```", cases, "timeout"),
+        ("import time\ntime.sleep(99)", cases, "timeout"),
+    ]
+
+    def grade() -> tuple[list[str], float]:
+        started = time.monotonic()
+        reasons = [scorer.score(code, truth).reason for code, truth, _ in answers]
+        return reasons, time.monotonic() - started
+
+    unloaded, _ = grade()
+    with ExitStack() as load:
+        for _ in range(6 * (os.cpu_count() or 1)):
+            busy = load.enter_context(subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]))
+            load.callback(busy.kill)
+        loaded, seconds = grade()
+    assert unloaded == loaded == [reason for *_, reason in answers]
+    assert seconds > 6.0, "the machine was not loaded: this shows nothing"
+
+
+def test_every_case_has_its_own_time():
+    scorer = CodeScorer(create_sandbox("bubblewrap", SandboxLimits(wall_seconds=1.5)))
+    cases = {"kind": "stdio", "inputs": ["0.5\n"] * 6, "outputs": ["0.5\n"] * 6}
+    sleep = "import time\nn = float(input())\ntime.sleep(n)\nprint(n)"
+    assert scorer.score(sleep, json.dumps(cases)).reason == "right"
+    assert scorer.score(sleep, json.dumps({**cases, "inputs": ["0.1\n", "9\n"] * 3})).parts["passed"] == 0.0
+
+
+def test_all_cases_together_have_a_limit():
+    sandbox = create_sandbox("bubblewrap", SandboxLimits(wall_seconds=0.5))
+    started = time.monotonic()
+    done = [result.timed_out for result in sandbox.run_cases("import time; time.sleep(0.3)", (), [""] * 12)]
+    assert done[0] is False
+    assert done[-2:] == [True, True]
+    assert time.monotonic() - started < 3.0 + 8.0  # a busy machine's
+
+
+def test_a_long_right_output_is_right(scorer: CodeScorer):
+    truth = {"kind": "stdio", "inputs": ["x\n"], "outputs": ["x" * 12_000_000]}
+    assert scorer.score("print(input() * 12_000_000)", json.dumps(truth)).reason == "right"

@@ -17,6 +17,7 @@ from support.paths import FIXTURES, ROOT
 
 from verl_rsim.reward.code_grading.scorer import CodeScorer
 from verl_rsim.reward.sandbox.base import SandboxLimits
+from verl_rsim.reward.sandbox.bubblewrap import seccomp_filter
 from verl_rsim.reward.sandbox.create import create_sandbox
 
 ATTACKS = yaml.safe_load((FIXTURES / "code_attacks.yaml").read_text())
@@ -114,6 +115,25 @@ def test_holes_are_found_without_a_sandbox(name: str, outside: dict[str, str]):
     attack = next(attack for attack in ATTACKS if attack["name"] == name)
     unsafe = CodeScorer(create_sandbox("unsafe_local", LIMITS))
     assert grade(unsafe, attack["code"], CALLS, outside).accuracy == 1.0
+
+
+REACHING = [
+    "the priority of the process that starts the cases",
+    "the limits of the process that starts the cases",
+    "the processors of the process that starts the cases",
+    "the scheduling of the process that starts the cases",
+    "signals to the process that starts the cases",
+    "signals by way of a descriptor's owner",
+]
+
+
+@pytest.mark.parametrize("name", REACHING)
+def test_cases_reach_each_other_without_their_own_filter(name: str, outside: dict[str, str]):
+    """That these attacks fail elsewhere is owed to the filter of the cases, and not to the attacks."""
+    attack = next(attack for attack in ATTACKS if attack["name"] == name)
+    sandbox = create_sandbox("bubblewrap", LIMITS)
+    sandbox._case_filter = seccomp_filter()
+    assert grade(CodeScorer(sandbox), attack["code"], PROGRAM, outside).accuracy == 1.0
 
 
 def test_stop_iteration_does_not_end_a_loop_of_the_tests(scorer: CodeScorer):

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -28,8 +29,14 @@ def sandbox() -> Sandbox:
     return create_sandbox("bubblewrap", LIMITS)
 
 
-def play(sandbox: Sandbox, program: str, stdin: str = "", seconds: float = 5.0) -> ProgramResult:
-    return sandbox.run(f"run_program({program!a}, {sandbox.rlimits()})", stdin, seconds)
+def play(sandbox: Sandbox, program: str, stdin: str = "") -> ProgramResult:
+    """Runs a program once."""
+    (done,) = sandbox.run_cases(program, (), [stdin])
+    return done
+
+
+def short_sandbox(seconds: float) -> Sandbox:
+    return create_sandbox("bubblewrap", replace(LIMITS, wall_seconds=seconds))
 
 
 ENDINGS = [
@@ -50,9 +57,10 @@ def test_a_program_ends_as_it_does_without(sandbox: Sandbox, program: str, stdin
     assert play(sandbox, program, stdin) == finished
 
 
-def test_a_program_that_takes_too_long_is_killed(sandbox: Sandbox):
+def test_a_program_that_takes_too_long_is_killed():
+    sandbox = short_sandbox(1.0)
     started = time.monotonic()
-    done = play(sandbox, "print(1, flush=True)\nwhile True: pass", seconds=1.0)
+    done = play(sandbox, "print(1, flush=True)\nwhile True: pass")
     assert (done.output, done.timed_out, done.overflowed) == (b"1\n", True, False)
     assert time.monotonic() - started < 1.0 + 8.0  # a busy machine's
 
@@ -89,13 +97,77 @@ def test_several_at_once(sandbox: Sandbox):
     assert done == [f"{i}\n".encode() for i in range(16)]
 
 
-def test_no_descriptor_is_lost(sandbox: Sandbox):
+def test_many_cases_share_one_sandbox_and_leave_nothing_to_each_other(monkeypatch: pytest.MonkeyPatch):
+    sandbox, started = create_sandbox("bubblewrap", LIMITS), []
+    real_start = sandbox._start
+
+    def start(*arguments):
+        started.append(arguments)
+        return real_start(*arguments)
+
+    monkeypatch.setattr(sandbox, "_start", start)
+    program = "import sys; print(input(), getattr(sys, 'left', 'clean')); sys.left = 'left'"
+    done = list(sandbox.run_cases(program, (), [str(i) for i in range(50)]))
+    assert [result.output for result in done] == [f"{i} clean\n".encode() for i in range(50)]
+    assert len(started) == 1
+
+
+def test_a_case_that_leaves_a_file_gets_its_sandbox_replaced():
+    program = "import os; print(input(), os.listdir('.')); open('left', 'w').close()"
+    done = list(create_sandbox("bubblewrap", LIMITS).run_cases(program, (), ["1", "2", "3"]))
+    assert [result.output for result in done] == [b"1 []\n", b"2 []\n", b"3 []\n"]
+
+
+def test_a_case_that_is_killed_does_not_end_the_next_ones():
+    program = "import os\nn = int(input())\nwhile n == 2: print('x' * 1000)\nn == 1 and os.abort()\nprint(n)"
+    done = list(create_sandbox("bubblewrap", LIMITS).run_cases(program, (), ["0", "1", "2", "3"]))
+    assert [(result.code, result.overflowed) for result in done] == [(0, False), (134, False), (255, True), (0, False)]
+    assert done[3].output == b"3\n"
+
+
+WAYS_TO_END = [
+    ("import atexit; atexit.register(print, 'last'); print('first')", b"first\nlast\n", 0),
+    ("f = open(1, 'w', closefd=False); f.write('never flushed')", b"never flushed", 0),
+    ("import threading, time; threading.Thread(target=lambda: (time.sleep(0.2), print('late'))).start()", b"late\n", 0),
+    ("import sys; sys.stdout.write('x'); sys.exit('reason')", b"x", 1),
+    ("import sys; sys.exit(300)", b"", 44),
+    ("import sys; sys.stdout.close()", b"", 0),
+    ("import os; print('lost'); os._exit(3)", b"", 3),
+]
+
+
+@pytest.mark.parametrize(("program", "output", "code"), WAYS_TO_END, ids=[program[:30] for program, *_ in WAYS_TO_END])
+def test_a_case_ends_as_its_own_interpreter_would(sandbox: Sandbox, program: str, output: bytes, code: int):
+    alone = subprocess.run([sys.executable, "-I", "-c", program], input=b"", capture_output=True, check=False)
+    assert (alone.stdout, alone.returncode) == (output, code)
+    assert play(sandbox, program) == ProgramResult(output, code)
+
+
+def test_no_process_is_left_to_whoever_reaps_orphans():
+    """In a container that is often a process that never does, and its zombies fill the table of processes."""
+    job = (
+        "import ctypes, json, psutil, time\n"
+        "ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # orphans come to this process\n"
+        "from verl_rsim.reward.code_grading.scorer import CodeScorer\n"
+        "from verl_rsim.reward.sandbox.create import create_sandbox\n"
+        "s = CodeScorer(create_sandbox('bubblewrap'))\n"
+        "cases = {'inputs': ['1'] * 3, 'outputs': ['1'] * 3}\n"
+        "for truth in (cases, {'fn_name': 'f', 'inputs': [[1]], 'outputs': [1]}):\n"
+        "    for _ in range(10): s.score('def f(x): return x\\nprint(input())', json.dumps(truth))\n"
+        "time.sleep(0.2)\n"
+        "print(len(psutil.Process().children()))"
+    )
+    assert subprocess.run([sys.executable, "-c", job], capture_output=True, check=True).stdout == b"0\n"
+
+
+def test_no_descriptor_is_lost():
     import os
 
+    sandbox = short_sandbox(0.5)
     play(sandbox, "print(1)")
     before = len(os.listdir("/proc/self/fd"))
     for program in ("print(1)", "while True: pass", "1/0"):
-        play(sandbox, program, seconds=0.5)
+        play(sandbox, program)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -106,7 +178,7 @@ def test_all_is_gone_when_the_one_who_grades_is_killed():
     job = (
         "from verl_rsim.reward.sandbox.create import create_sandbox\n"
         "s = create_sandbox('bubblewrap'); print('ready', flush=True)\n"
-        "s.run(f\"run_program('while True: pass', {s.rlimits()})\", '', 60)"
+        "list(s.run_cases('while True: pass', (), ['']))"
     )
     with subprocess.Popen([sys.executable, "-c", job], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
