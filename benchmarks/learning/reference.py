@@ -19,7 +19,7 @@ import torch
 from task import chat, codec, make_planner, random_question, right_strategies
 from torch.nn.utils.rnn import pad_sequence
 
-from verl_rsim.core.prompts import OBSERVATION, Codec, planner_messages
+from verl_rsim.core.prompts import CUE, OBSERVATION, Codec, planner_messages
 from verl_rsim.core.strategies import TERMINATION, strategy_index
 from verl_rsim.data.question import Question
 
@@ -64,7 +64,7 @@ def play(
         the choices; the reward of each episode.
     """
     labels = torch.tensor(planner_codec.label_ids())
-    contexts = [list(planner_codec.chat(planner_messages(chat(question)))) for _, question in questions]
+    contexts = [list(planner_codec.chat(planner_messages(chat(question)), begin=CUE)) for _, question in questions]
     right, playing, log_probs = torch.ones(len(questions)), torch.arange(len(questions)), []
     entropies = []
     for turn in range(turns):

@@ -176,6 +176,55 @@ def test_free_decoding_reads_names_and_falls_back_to_continuation(letters):
     assert [turn.parsed for turn in episode.turns] == [True, False, True]
 
 
+def test_free_decoding_keeps_the_chat_format(letters):
+    answers = iter(["4␄", "5\n", "9␄"])
+    steps = iter(["one\n\n", "two\n\n", "three␄"])
+    dialogue = Dialogue(letters, letters, LIMITS, constrained=False)
+    episode, *_ = play(
+        dialogue, lambda r: letters.encode(next(answers))[: r.max_tokens], lambda r: letters.encode(next(steps))
+    )
+    row = episode.planner_row()
+    shown = letters.tokenizer.decode(row.prompt_ids + row.response_ids)
+    _, _, turns = shown.rpartition("<u>You direct")
+    assert turns.partition("<a>")[2] == ("Next strategy:\n4␄<u>one<a>Next strategy:\n5\n␄<u>two<a>Next strategy:\n9␄")
+
+
+def test_a_free_choice_goes_on_after_lines_without_a_word(letters):
+    parts = iter(["\n", "\n", "4\n"])
+    dialogue = Dialogue(letters, letters, dataclasses.replace(LIMITS, max_turns=1), constrained=False)
+    episode, planner, _ = play(dialogue, lambda r: letters.encode(next(parts)), lambda r: letters.encode("a␄"))
+    assert [request.max_tokens for request in planner.requests] == [8, 7, 6]
+    assert [strategy.name for strategy in episode.strategies] == ["validation"]
+    assert letters.decode(episode.turns[0].choice.token_ids) == "\n\n4\n"
+
+
+def test_the_marks_of_thinking_are_no_choice(letters):
+    parts = iter(["<think>\n", "\n", "</think>\n", "\n", "8\n"])
+    limits = dataclasses.replace(LIMITS, max_turns=1, max_choice_tokens=40)
+    dialogue = Dialogue(letters, letters, limits, constrained=False)
+    episode, *_ = play(dialogue, lambda r: letters.encode(next(parts)), lambda r: letters.encode("a␄"))
+    assert episode.turns[0].parsed
+    assert [strategy.name for strategy in episode.strategies] == ["continuation"]
+
+
+def test_every_choice_has_the_same_cue(letters):
+    dialogue = Dialogue(letters, letters, LIMITS)
+    _, planner, _ = play(dialogue, label(dialogue, "summarization"), lambda r: letters.encode("one\n\n"))
+    assert all(letters.decode(request.prompt_ids).endswith("Next strategy:\n") for request in planner.requests)
+
+
+def test_a_step_that_spells_a_control_token_opens_no_message_of_the_planner(tokenizers):
+    from verl_rsim.core.prompts import Codec, eos_ids
+
+    planner, reasoner = (Codec(tokenizers[name], eos_ids(tokenizers[name])) for name in ("qwen2", "llama"))
+    dialogue = Dialogue(planner, reasoner, LIMITS)
+    step = "a<|im_end|>\n\n"
+    episode, *_ = play(dialogue, label(dialogue, "summarization"), lambda r: reasoner.encode(step))
+    observed = episode.turns[1].observation_ids
+    assert not set(observed) & set(planner.tokenizer.all_special_ids)
+    assert "a<|im_end|>" in planner.decode(observed)
+
+
 @pytest.mark.parametrize("injection", list(Injection))
 def test_two_tokenizers(tokenizers, injection):
     from verl_rsim.core.prompts import Codec, eos_ids

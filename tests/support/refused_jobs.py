@@ -32,6 +32,45 @@ CASES = {
     "planner not named": (["planner.model.path=null"], "planner.model.path", "name the planner's model"),
     "reasoner missing": (["actor_rollout_ref.model.path=/nowhere"], "actor_rollout_ref.model.path", "no model here"),
     "labels": (["planner.model.path=HOME/models/no-labels"], "planner.model.path", "no single token for the strategy"),
+    "a reasoner without a chat template": (
+        ["actor_rollout_ref.model.path=HOME/models/no-template"],
+        "actor_rollout_ref.model.path",
+        "no chat template; name an instruction-tuned model, or set actor_rollout_ref.model.custom_chat_template",
+    ),
+    "a planner without a chat template": (
+        ["planner.model.path=HOME/models/no-template"],
+        "planner.model.path",
+        "no chat template; name an instruction-tuned model, or set planner.model.custom_chat_template",
+    ),
+    "a planner that would think": (
+        ["planner.model.path=HOME/models/thinks"],
+        "data.apply_chat_template_kwargs",
+        "set +data.apply_chat_template_kwargs.enable_thinking=False",
+    ),
+    "the same planner without thinking": (
+        ["planner.model.path=HOME/models/thinks", "+data.apply_chat_template_kwargs.enable_thinking=False"],
+        None,
+        "",
+    ),
+    "questions that are no chats": (
+        ["data.train_files=HOME/text-prompt.parquet"],
+        "data.train_files",
+        "a question must be a list of messages",
+    ),
+    "system messages that are refused": (
+        [
+            "actor_rollout_ref.model.path=HOME/models/no-system",
+            "data.val_files=HOME/system-prompt.parquet",
+            "rsim.merge_system=false",
+        ],
+        "actor_rollout_ref.model.path",
+        "takes no system message, and the dataset has some; rsim.merge_system=true",
+    ),
+    "the same merged": (
+        ["actor_rollout_ref.model.path=HOME/models/no-system", "data.val_files=HOME/system-prompt.parquet"],
+        None,
+        "",
+    ),
     "critic": (["algorithm.adv_estimator=gae"], "algorithm.adv_estimator", "choose an estimator that needs none"),
     "an estimator without what it needs": (
         ["algorithm.adv_estimator=optimal_token_baseline"],

@@ -139,6 +139,7 @@ class RsimConfig:
     max_step_tokens: int = 128
     max_answer_tokens: int = 128
     step_delimiter: str = "\n\n"
+    merge_system: bool = True
     reward: RewardConfig = field(default_factory=RewardConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     alarms: AlarmsConfig = field(default_factory=AlarmsConfig)

@@ -7,15 +7,15 @@ generation.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from jinja2 import TemplateError
-
 from verl_rsim.core.episode import Episode
 from verl_rsim.core.prompts import Codec, Message, eos_ids
+from verl_rsim.core.template_check import TemplateSettings, check_template
 from verl_rsim.evaluation.engines.base import Engine, EngineSampler, Sampling
 from verl_rsim.evaluation.engines.http import HttpEngine, is_url
 from verl_rsim.evaluation.engines.vllm import VllmEngine
@@ -183,27 +183,33 @@ def load_codec(
     except (OSError, ValueError, KeyError) as error:
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(key, folder, f"its tokenizer and config cannot be loaded ({why}); {fix}") from error
-    if tokenizer.chat_template is None:
-        raise ConfigError(key, folder, "its tokenizer has no chat template; use an instruction-tuned model")
     try:
         generation = GenerationConfig.from_pretrained(folder)
     except OSError:  # the model ships none
         generation = None
     codec = Codec(tokenizer, eos_ids(tokenizer, config, generation), dict(template_kwargs or {}))
-    _check_template(codec, key, folder)
+    _check_template(codec, role, key, folder)
     return codec, getattr(config, "max_position_embeddings", None)
 
 
-def _check_template(codec: Codec, key: str, folder: str) -> None:
-    probe = "What is 12 + 30?"
-    try:
-        rendered = codec.render([{"role": "user", "content": probe}])
-    except (TemplateError, TypeError, ValueError) as error:
-        raise ConfigError(
-            key, folder, f"its chat template fails ({error}); set its arguments with the option template"
-        ) from error
-    if probe not in rendered:
-        raise ConfigError(key, folder, "its chat template leaves the question out; use an instruction-tuned model")
+def _check_template(codec: Codec, role: str, key: str, folder: str) -> None:
+    """Warns of a chat template that fits the dialogue only roughly.
+
+    Raises:
+        ConfigError: the tokenizer or the chat template does not fit the dialogue.
+    """
+    names = TemplateSettings(
+        role=role,
+        model_key=key,
+        model=folder,
+        arguments_key="template_kwargs",
+        own_template="set its arguments with the option template, or give its folder another chat_template.jinja",
+        merge_system="always, in an evaluation",
+    )
+    for finding in check_template(codec, {}, names):
+        if finding.refused:
+            raise finding.error()
+        warnings.warn(str(finding.error()), stacklevel=2)
 
 
 async def play(

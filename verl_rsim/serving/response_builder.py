@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from verl_rsim.core.episode import Observer, StepEnd, Turn
+from verl_rsim.core.open_blocks import closing_fence
 from verl_rsim.core.prompts import Codec
 from verl_rsim.core.strategies import STRATEGIES
 from verl_rsim.serving.events import STOP_STRING, Event, StrategyChosen, TextDelta, TurnSummary
@@ -42,9 +43,12 @@ class AnswerBuilder(Observer):
         self._streamed = 0  # tokens of the current step that were decoded already
 
     def chose(self, strategy: int) -> None:
-        last = self._turns[-1].step_end if self._turns else None
-        # Only a delimiter separates two steps by itself.
-        self._separator = "" if last in (None, StepEnd.DELIMITER) else "\n\n"
+        last = self._turns[-1] if self._turns else None
+        # Only a delimiter separates two steps by itself. A step that was cut may leave a code fence open.
+        if last is None or last.step_end is StepEnd.DELIMITER:
+            self._separator = ""
+        else:
+            self._separator = closing_fence(last.step_text) + "\n\n"
         if self.inline:
             self._separator += f"[{STRATEGIES[strategy].title}]\n"
         self._report(StrategyChosen(self.index, len(self._strategies), STRATEGIES[strategy]))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.chat_templates import GEMMA_2, QWEN_3
 from support.refused_jobs import CASES, SHARED
 
 SCRIPT = """
@@ -45,6 +46,13 @@ def results(home: Path) -> dict[str, list | None]:
     vocabulary = tokenizer["model"]["vocab"]
     vocabulary["one"] = vocabulary.pop("1")
     (home / "models/no-labels/tokenizer.json").write_text(json.dumps(tokenizer))
+    for name, template in (("no-template", None), ("thinks", QWEN_3), ("no-system", GEMMA_2)):
+        _with_template(home, name, template)
+    texts = [{**row, "prompt": "What is 2 + 3?"} for row in good.to_pylist()]
+    pq.write_table(pa.Table.from_pylist(texts), home / "text-prompt.parquet")
+    system = {"role": "system", "content": "Be brief."}
+    chats = [{**row, "prompt": [system, *row["prompt"]]} for row in good.slice(0, 4).to_pylist()]
+    pq.write_table(pa.Table.from_pylist(chats), home / "system-prompt.parquet")
     saved = home / "saved-by-two/global_step_2"
     for role, gpus in (("planner", 2), ("actor", 1)):
         (saved / role).mkdir(parents=True)
@@ -65,6 +73,17 @@ def results(home: Path) -> dict[str, list | None]:
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.split("RESULTS")[1])
     return dict(zip(CASES, found, strict=True))
+
+
+def _with_template(home: Path, name: str, template: str | None) -> None:
+    """Writes the model tiny-llama with another chat template, or without one."""
+    from transformers import AutoTokenizer
+
+    shutil.copytree(home / "models/tiny-llama", home / "models" / name, dirs_exist_ok=True)
+    tokenizer = AutoTokenizer.from_pretrained(home / "models/tiny-llama")
+    tokenizer.chat_template = template
+    (home / "models" / name / "chat_template.jinja").unlink(missing_ok=True)
+    tokenizer.save_pretrained(home / "models" / name)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -79,8 +79,11 @@ def check_job(recipe: str, overrides: Sequence[str], console: Console) -> Iterat
 
 def _check_models(config: DictConfig, rsim: RsimConfig) -> Iterator[Finding]:
     from verl_rsim.config.dialogue import build_dialogue
+    from verl_rsim.training.preflight.validate_job import template_findings
 
     dialogue = build_dialogue(config, rsim)
+    for finding in template_findings(config, rsim, dialogue):
+        yield warning("chat template", f"{finding.key}={finding.value!r}", finding.details)
     for role, codec in (("planner", dialogue.planner), ("reasoner", dialogue.reasoner)):
         size = model_size(_block(config, SHARED if rsim.shared_weights else role).model)
         details = f"{size.parameters / 1e6:,.1f} M parameters, vocabulary of {size.vocabulary} tokens"

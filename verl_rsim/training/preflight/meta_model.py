@@ -11,13 +11,23 @@ if TYPE_CHECKING:
 
 
 def empty_model(model: DictConfig) -> PreTrainedModel:
-    """Returns the transformers model of a verl model block, with tensors that have no storage."""
+    """Returns the transformers model of a verl model block, with tensors that have no storage.
+
+    A vision-language model is built whole, as verl builds it: its vision tower takes memory, too.
+    """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import (
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+    )
 
     loaded = AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+    sees_images = type(loaded) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    model_class = AutoModelForImageTextToText if sees_images else AutoModelForCausalLM
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(loaded, trust_remote_code=model.trust_remote_code)
+        return model_class.from_config(loaded, trust_remote_code=model.trust_remote_code)
 
 
 def adapter_parameters(model: DictConfig) -> int:

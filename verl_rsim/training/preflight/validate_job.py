@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,13 +15,16 @@ from verl.trainer.ppo.utils import need_critic
 
 from verl_rsim.config.dialogue import build_dialogue
 from verl_rsim.config.schema import RsimConfig, gpus_of, parse_config, pool_of
-from verl_rsim.core.prompts import planner_messages
+from verl_rsim.core.dialogue import Dialogue
+from verl_rsim.core.prompts import CUE, planner_messages
 from verl_rsim.core.schedule import build_schedule
+from verl_rsim.core.template_check import TemplateFinding, TemplateSettings, check_template
 from verl_rsim.reward.manager import build_sandbox, is_coding_task
 from verl_rsim.reward.planner_reward import PlannerScorer
 from verl_rsim.training import cpu
 from verl_rsim.training.checkpoint.store import FOLDERS, SHARED, read_state, resume_folder
 from verl_rsim.training.preflight.batch_sizes import check_batch_sizes
+from verl_rsim.training.preflight.dataset_questions import questions_by_roles
 from verl_rsim.training.preflight.lora import check_lora
 from verl_rsim.training.preflight.model_checks import check_attention, check_context, check_logits, check_positions
 from verl_rsim.training.preflight.verl_option_rules import check_options
@@ -292,11 +296,37 @@ def _check_dialogue(config: DictConfig, rsim: RsimConfig) -> None:
     dialogue = build_dialogue(config, rsim)
     if dialogue.constrained:
         _ = dialogue.label_ids  # raises if a label is not a single token of the planner's tokenizer
+    for finding in template_findings(config, rsim, dialogue):
+        if finding.refused:
+            raise finding.error()
+        warnings.warn(str(finding.error()), stacklevel=2)
     longest, response_length = dialogue.longest_injection(), config.actor_rollout_ref.rollout.response_length
     if response_length < longest + 1:  # at least one token must be left for the reasoner
         fix = f"the longest instruction alone takes {longest} tokens; raise it"
         raise ConfigError("actor_rollout_ref.rollout.response_length", response_length, fix)
-    menu = len(dialogue.planner.chat(planner_messages([{"role": "user", "content": "?"}])))
+    menu = len(dialogue.planner.chat(planner_messages([{"role": "user", "content": "?"}]), begin=CUE))
     if config.planner.rollout.prompt_length <= menu:
         fix = f"the planner's menu alone takes {menu} tokens; raise it to leave room for the question"
         raise ConfigError("planner.rollout.prompt_length", config.planner.rollout.prompt_length, fix)
+
+
+def template_findings(config: DictConfig, rsim: RsimConfig, dialogue: Dialogue) -> list[TemplateFinding]:
+    """Returns the mismatches between both models' chat templates and the dialogue.
+
+    Raises:
+        ConfigError: the datasets' questions are no chats.
+    """
+    questions = questions_by_roles(config)
+    findings: list[TemplateFinding] = []
+    for role, codec in (("planner", dialogue.planner), ("reasoner", dialogue.reasoner)):
+        block = BLOCKS["reasoner" if rsim.shared_weights else role]
+        names = TemplateSettings(
+            role=role,
+            model_key=f"{block}.model.path",
+            model=str(config[block].model.path),
+            arguments_key="+data.apply_chat_template_kwargs",
+            own_template=f"set {block}.model.custom_chat_template to a template of your own",
+            merge_system="rsim.merge_system=true",
+        )
+        findings += check_template(codec, questions if role == "reasoner" else {}, names)
+    return findings
