@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -146,7 +146,9 @@ class Sandbox(ABC):
             SandboxError: the sandbox failed to start the program.
         """
 
-    def run_cases(self, source: str, imports: Sequence[str], inputs: Sequence[str]) -> Iterator[ProgramResult]:
+    def run_cases(
+        self, source: str, imports: Sequence[str], inputs: Sequence[str]
+    ) -> Generator[ProgramResult, None, None]:
         """Runs a program once for each input, one after the other, each time as if it were the first.
 
         Each run may take ``limits.wall_seconds`` and all together ``limits.program_seconds``. The caller may

@@ -15,7 +15,7 @@ import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from types import ModuleType
@@ -209,7 +209,9 @@ class Bubblewrap(LocalSandbox):
             )
             return SupervisedProcess(process, os.dup(status))
 
-    def run_cases(self, source: str, imports: Sequence[str], inputs: Sequence[str]) -> Iterator[ProgramResult]:
+    def run_cases(
+        self, source: str, imports: Sequence[str], inputs: Sequence[str]
+    ) -> Generator[ProgramResult, None, None]:
         """Runs a program once for each input, in one sandbox as long as the cases leave it as they found it."""
         call = f"serve_cases({source!a}, {list(imports)!a}, {self._case_limits()}, {self._case_filter!a})"
         left, server = self.limits.program_seconds, None

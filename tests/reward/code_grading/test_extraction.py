@@ -85,12 +85,9 @@ ADVERSARIAL = [
 
 @pytest.mark.parametrize("unit", ADVERSARIAL, ids=[repr(unit) for unit in ADVERSARIAL])
 def test_extraction_takes_linear_time(unit: str):
-    def seconds(count: int) -> float:
-        started = time.thread_time()  # of this thread alone, whatever else the machine does
-        extract_code(unit * count, ["f"], reads_stdin=True)
-        return time.thread_time() - started
-
-    assert seconds(200_000) < 3 * max(seconds(100_000), 0.02)
+    started = time.thread_time()  # of this thread alone, whatever else the machine does
+    extract_code(unit * 200_000, ["f"], reads_stdin=True)
+    assert time.thread_time() - started < 2.0  # in quadratic time it would be minutes
 
 
 PRELUDES = [
