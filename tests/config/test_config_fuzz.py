@@ -24,6 +24,8 @@ from verl_rsim.core.schedule import build_schedule
 from verl_rsim.training.preflight.verl_option_rules import check_early
 from verl_rsim.utils.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 JOBS, WHOLE_EVERY = 500, 50
 BAD = bad_values()
 GRAMMAR = OverridesParser.create()

@@ -24,6 +24,8 @@ from verl_rsim.training.preflight.memory_estimate import GIB
 from verl_rsim.training.preflight.validate_job import validate_job
 from verl_rsim.utils.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 HARDWARE = declared()
 ON_GPUS = [name for name in recipes() if name in HARDWARE and HARDWARE[name].gpus]
 

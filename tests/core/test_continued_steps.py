@@ -12,6 +12,8 @@ from verl_rsim.core.episode import Generation, Injection, Limits, Request, StepE
 from verl_rsim.core.prompts import Codec, eos_ids
 from verl_rsim.core.strategies import TERMINATION, strategy_index
 
+pytestmark = pytest.mark.slow
+
 LIMITS = Limits(3, 4000, 4000, 9000, 20000, 9000, 20000)
 PROGRAM = "```python\nimport math\n\n\ndef f(x):\n\n    return math.sqrt(x)\n```\n\n"
 

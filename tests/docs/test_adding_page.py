@@ -15,6 +15,8 @@ from verl_rsim.training import cpu
 from verl_rsim.training.preflight import hardware
 from verl_rsim.training.preflight.validate_job import validate_job
 
+pytestmark = pytest.mark.slow
+
 PAGE = (ROOT / "docs/adding_to_verl.md").read_text()
 BEFORE = re.search(r"```bash\n(.*?)```", PAGE, re.DOTALL)[1]
 DIFFERENCE = re.search(r"```diff\n(.*?)```", PAGE, re.DOTALL)[1]

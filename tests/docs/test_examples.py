@@ -16,6 +16,8 @@ from verl_rsim.continual.chain import read_chain
 from verl_rsim.continual.stages import plan_jobs
 from verl_rsim.data.prepare import prepare
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = ROOT / "examples"
 SHELLCHECK = Path(sys.executable).parent / "shellcheck"
 

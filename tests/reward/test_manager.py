@@ -12,6 +12,8 @@ from omegaconf import OmegaConf
 
 from verl_rsim.utils.errors import ConfigError
 
+pytestmark = pytest.mark.sandbox
+
 CALLS = json.dumps({"fn_name": "double", "inputs": [[1], [2], [0]], "outputs": [2, 4, 0]})
 RIGHT = "So:\n```python\ndef double(x):\n    return 2 * x\n```"
 WRONG = "```python\ndef double(x):\n    return 0\n```"

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from support.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 LINT = Path(sys.executable).with_name("lint-imports")
 
 

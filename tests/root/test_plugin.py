@@ -9,6 +9,8 @@ from importlib.metadata import entry_points
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def run(code: str, platform: str = "cpu") -> str:
     env = {**os.environ, "VERL_PLATFORM": platform}

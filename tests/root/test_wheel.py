@@ -10,6 +10,8 @@ import zipfile
 import pytest
 from support.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 PLACES = {"verl_rsim": "verl_rsim", "reward": "verl_rsim/reward", "recipes": "verl_rsim/recipes"}
 SUFFIXES = {".py", ".yaml", ".md", ".html", ".css", ".js", ".json"}
 

@@ -27,7 +27,7 @@ from verl_rsim.serving.app import EventStream
 from verl_rsim.serving.service import Service
 from verl_rsim.utils.errors import ConfigError, EngineBusy, EngineError, EngineTimeout
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.timeout(60), pytest.mark.slow]
 
 ASK = {"model": "rsim", "messages": [{"role": "user", "content": "What is 2 + 3?"}]}
 LONG = Rules(max_turns=4, max_step_tokens=400, max_answer_tokens=400)

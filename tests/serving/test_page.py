@@ -21,6 +21,8 @@ from verl_rsim.core.strategies import STRATEGIES
 from verl_rsim.evaluation import Rules
 from verl_rsim.serving.service import Service
 
+pytestmark = pytest.mark.browser
+
 RULES = Rules(max_turns=4, max_step_tokens=200, max_answer_tokens=80)
 MARKUP = "<img src=x onerror=alert(1)> 40 x 3 = 120.\n\n"
 

@@ -16,6 +16,8 @@ from rich.console import Console
 
 from verl_rsim.training import job_launch, launch
 
+pytestmark = pytest.mark.slow
+
 PARENT = (
     "from verl_rsim.training import launch\n"
     "launch.run([{python!r}, '-c', 'import time; print(1, flush=True); time.sleep(60)'])"

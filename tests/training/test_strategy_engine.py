@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+pytestmark = pytest.mark.engine
+
 
 def test_labels_over_the_head_never_make_vocabulary_logits_and_match_plain_torch():
     from verl_rsim.training.strategy_engine import LabelHead, strategy_log_probs

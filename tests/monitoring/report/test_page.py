@@ -25,6 +25,8 @@ from verl_rsim.monitoring.report.episode_archive import snippets
 from verl_rsim.monitoring.report.report_data import ReportData, find_metrics
 from verl_rsim.utils.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.browser
+
 EPISODES = 960
 
 

@@ -12,6 +12,8 @@ import sys
 import psutil
 import pytest
 
+pytestmark = pytest.mark.slow
+
 DRIVER = """
 import os, signal, sys
 import ray

@@ -16,6 +16,8 @@ from verl_rsim.monitoring.watchdog.process_heartbeat import heartbeat
 from verl_rsim.monitoring.watchdog.rollout_tracker import TRACKER, track_errors, track_wait
 from verl_rsim.utils.errors import JobDied
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def tracker():

@@ -9,6 +9,8 @@ import pytest
 from verl_rsim.reward.code_grading.extraction import extract_code
 from verl_rsim.reward.code_grading.prelude import prelude_of
 
+pytestmark = pytest.mark.sandbox
+
 F = "def f(x):\n    return x\n"
 DOCSTRING = 'def f(x):\n    """\n    ```\n    f(1)\n    ```\n    """\n    return x\n'
 EXTRACTIONS = [

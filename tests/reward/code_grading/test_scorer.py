@@ -24,6 +24,8 @@ from verl_rsim.reward.sandbox.guest_program import SerializationError, dump, loa
 from verl_rsim.reward.sandbox.guest_tests import equal_json
 from verl_rsim.reward.verdict import TruthError
 
+pytestmark = pytest.mark.sandbox
+
 
 @pytest.fixture(scope="module")
 def scorer() -> CodeScorer:

@@ -14,6 +14,8 @@ from verl_rsim.reward.math_grading.compare import AnswerType
 from verl_rsim.reward.math_grading.scorer import MathScorer
 from verl_rsim.reward.verdict import TruthError
 
+pytestmark = pytest.mark.slow
+
 AGREEMENT = json.loads((FIXTURES / "math_agreement.json").read_text())
 PAIRS = 5000
 CALLERS = 4

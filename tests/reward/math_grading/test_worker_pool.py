@@ -15,6 +15,8 @@ import pytest
 
 from verl_rsim.reward.math_grading.worker_pool import TaskResult, TaskStatus, WorkerPool
 
+pytestmark = pytest.mark.slow
+
 TASKS = """
 import os, time
 from verl_rsim.reward.math_grading.worker_pool import serve_tasks

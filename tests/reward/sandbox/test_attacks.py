@@ -20,6 +20,8 @@ from verl_rsim.reward.sandbox.base import SandboxLimits
 from verl_rsim.reward.sandbox.bubblewrap import seccomp_filter
 from verl_rsim.reward.sandbox.create import create_sandbox
 
+pytestmark = pytest.mark.sandbox
+
 ATTACKS = yaml.safe_load((FIXTURES / "code_attacks.yaml").read_text())
 SECONDS = 2.0
 LOADED_SECONDS = 8.0

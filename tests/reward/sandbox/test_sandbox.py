@@ -21,6 +21,8 @@ from verl_rsim.reward.sandbox.create import create_sandbox
 from verl_rsim.reward.sandbox.fusion import FusionSandbox, _RunResult
 from verl_rsim.utils.errors import ConfigError
 
+pytestmark = pytest.mark.sandbox
+
 LIMITS = SandboxLimits(wall_seconds=5.0, memory_bytes=512 << 20, output_bytes=1 << 16)
 
 

@@ -17,6 +17,8 @@ from verl_rsim.training.checkpoint.export import export_policies
 from verl_rsim.training.checkpoint.store import SavedState, finish, step_folder
 from verl_rsim.utils.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.engine
+
 
 def save_on_two_gpus(folder: Path, base: Path, weights: dict[str, torch.Tensor]) -> None:
     """Writes what verl saves of a policy with these weights that is sharded over two GPUs."""

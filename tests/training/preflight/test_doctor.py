@@ -14,6 +14,8 @@ from verl_rsim.config.recipes import compose_recipe
 from verl_rsim.training.preflight import doctor, hardware
 from verl_rsim.training.preflight.doctor import Level, broken, diagnose, ok, warning
 
+pytestmark = pytest.mark.slow
+
 
 def report(*checks) -> tuple[bool, str]:
     out = io.StringIO()

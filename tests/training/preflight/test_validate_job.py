@@ -15,6 +15,8 @@ import pytest
 from support.chat_templates import GEMMA_2, QWEN_3
 from support.refused_jobs import CASES, SHARED
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import json, sys
 from hydra import compose, initialize_config_module

@@ -22,6 +22,8 @@ from verl_rsim.training.preflight.verl_option_rules import (
 )
 from verl_rsim.utils.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 PAGE = (ROOT / "docs/verl_options.md").read_text()
 
 
