@@ -249,8 +249,8 @@ def test_each_policys_rows_are_dumped_in_its_own_words(whole, jobs):
         lines = (jobs.folder / f"dumps/{role}/1.jsonl").read_text().splitlines()
         assert len(lines) == 16
         texts[role] = [json.loads(line) for line in lines]
-    assert all("Answer with the number of the next strategy." in row["input"] for row in texts["planner"])
-    assert not any("next strategy" in row["input"] for row in texts["reasoner"])
+    assert all('Answer each "Next strategy:" with one number' in row["input"] for row in texts["planner"])
+    assert not any("next strategy" in row["input"].lower() for row in texts["reasoner"])
 
 
 def test_nothing_is_left_of_a_finished_job(whole):
