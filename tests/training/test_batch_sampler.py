@@ -84,7 +84,7 @@ def test_a_step_hands_verl_the_padding_to_clear(monkeypatch, turns):
 @pytest.mark.parametrize(
     ("said", "error", "match"),
     [
-        ("Sync replay buffer selected terminal groups with no materializable trajectories.", JobDied, "every inter"),
+        ("Sync replay buffer selected terminal groups with no materializable trajectories.", JobDied, "every episode"),
         ("Finished groups are missing DAPO metric 'score': ['a']", ConfigError, r"filter_groups\.metric.*choose acc"),
         ("Storage capacity exceeded", RuntimeError, "Storage capacity exceeded"),
     ],
