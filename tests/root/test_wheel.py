@@ -13,7 +13,7 @@ from support.paths import ROOT
 pytestmark = pytest.mark.slow
 
 PLACES = {"verl_rsim": "verl_rsim", "reward": "verl_rsim/reward", "recipes": "verl_rsim/recipes"}
-SUFFIXES = {".py", ".yaml", ".md", ".html", ".css", ".js", ".json"}
+SUFFIXES = {".py", ".yaml", ".md", ".html", ".css", ".js", ".json", ".typed"}
 
 
 @pytest.fixture(scope="module")
