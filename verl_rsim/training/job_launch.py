@@ -82,17 +82,17 @@ def _run_quietly(command: Sequence[str], logs: Path, console: Console) -> int:
     output = JobOutput(logs)
     console.print(f"Logs of all processes: {logs}", soft_wrap=True)
     job = launch.start(command, _ENVIRONMENT)
-    lines = _lines(job)
+    unread = _read_output(job)
     interrupted_phase = None
     try:
         with JobTerminal(console) as terminal:
             terminal.begin_phase("starting Ray and verl")
             try:
-                for event in output.split(lines):
+                for event in output.split(_lines(job, unread)):
                     terminal.show(event)
             except KeyboardInterrupt:
                 interrupted_phase = terminal.phase
-                _interrupt(job, output)
+                _interrupt(job, unread, output)
         status = job.wait()
     finally:
         output.close()
@@ -104,11 +104,8 @@ def _run_quietly(command: Sequence[str], logs: Path, console: Console) -> int:
     return status
 
 
-def _lines(job: subprocess.Popen[str]) -> Iterator[str]:
-    """Yields a job's output line by line until the job has ended.
-
-    A thread reads, so that a process that the job left behind with the pipe in its hands cannot hold up the command.
-    """
+def _read_output(job: subprocess.Popen[str]) -> queue.Queue[str | None]:
+    """Starts the one thread that reads a job's output, and returns the queue of its lines; None is its end."""
     lines: queue.Queue[str | None] = queue.Queue(maxsize=MAX_WAITING_LINES)
 
     def read() -> None:
@@ -118,9 +115,17 @@ def _lines(job: subprocess.Popen[str]) -> Iterator[str]:
         lines.put(None)
 
     threading.Thread(target=read, daemon=True, name="job-output").start()
+    return lines
+
+
+def _lines(job: subprocess.Popen[str], unread: queue.Queue[str | None]) -> Iterator[str]:
+    """Yields a job's unread lines until the job has ended.
+
+    A process that the job left behind with the pipe in its hands cannot hold up the command: the thread waits for it.
+    """
     while True:
         try:
-            line = lines.get(timeout=DRAIN_SECONDS)
+            line = unread.get(timeout=DRAIN_SECONDS)
         except queue.Empty:
             if job.poll() is not None:
                 return
@@ -130,13 +135,13 @@ def _lines(job: subprocess.Popen[str]) -> Iterator[str]:
         yield line
 
 
-def _interrupt(job: subprocess.Popen[str], output: JobOutput) -> None:
+def _interrupt(job: subprocess.Popen[str], unread: queue.Queue[str | None], output: JobOutput) -> None:
     """Interrupts a job once and reads its output to the end, or else kills it after :data:`SHUTDOWN_SECONDS`."""
     job.send_signal(signal.SIGINT)
     timer = threading.Timer(SHUTDOWN_SECONDS, job.kill)
     timer.start()
     try:
-        for _ in output.split(_lines(job)):
+        for _ in output.split(_lines(job, unread)):
             pass
     finally:
         timer.cancel()
