@@ -7,6 +7,7 @@ RECIPE ?= quickstart
 PLANNER ?= smollm2
 REASONER ?= smollm2
 OVERRIDES ?=
+DATA := $(if $(filter quickstart,$(RECIPE)),sums --test 120,arithmetic)
 export RSIM_HOME ?= $(CURDIR)/.rsim
 export VERL_PLATFORM ?= cpu
 BIN := $(VENV)/bin
@@ -54,13 +55,13 @@ audit: env
 	$(BIN)/uv tool run $(AUDITOR) -s osv --disable-pip --require-hashes $(addprefix -r ,$(LOCK) locks/no-deps.txt)
 
 quickstart: env
-	$(BIN)/verl-rsim prepare-data arithmetic
+	$(BIN)/verl-rsim prepare-data $(DATA)
 	$(BIN)/verl-rsim prepare-model $(PLANNER)
 	$(BIN)/verl-rsim prepare-model $(REASONER)
 	$(BIN)/verl-rsim train $(RECIPE) $(OVERRIDES)
-	$(BIN)/verl-rsim export $(RSIM_HOME)/runs/$(RECIPE) --out $(RSIM_HOME)/exported/$(RECIPE)
-	$(BIN)/verl-rsim summary $(RSIM_HOME)/metrics/rsim/$(RECIPE).jsonl
+	$(BIN)/verl-rsim export $(RSIM_HOME)/runs/$(RECIPE)
 	$(BIN)/verl-rsim report $(RSIM_HOME)/runs/$(RECIPE)
+	$(BIN)/verl-rsim summary $(RSIM_HOME)/runs/$(RECIPE)
 
 # What programs are graded in; only root can install it.
 SANDBOX := bubblewrap libseccomp2
@@ -76,12 +77,17 @@ browser:
 	  apt-get install -qq --no-install-recommends -y $(BROWSER); } || \
 	  { echo "The tests open pages in a browser: sudo apt-get install $(BROWSER)" >&2; exit 1; }
 
+# A test process for each core, at most four, each with one thread: with more they would wait for one another.
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# Tests that start engines or whole jobs need the machine for themselves and run one at a time.
 test: env sandbox browser
-	$(BIN)/python -m pytest
+	$(PARALLEL) -m "not (e2e or engine)"
+	$(BIN)/python -m pytest -m "e2e or engine"
 
 # Unit tests alone: no engines, no browser, no sandbox; under three minutes on two cores.
 test-fast: env
-	$(BIN)/python -m pytest -m "not (e2e or engine or browser or sandbox or slow)"
+	$(PARALLEL) -m "not (e2e or engine or browser or sandbox or slow)"
 
 # Every recipe for two steps with tiny models, an hour and more; `make recipes ONLY="tiny ablations/joint"` for some.
 recipes: env sandbox

@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from support.paths import ROOT
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VERL_PLATFORM", "cpu")  # the tests need no GPU and use none
+settings.register_profile("shared", deadline=None)  # how long an example takes says how busy the machine is
+settings.load_profile("shared")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from verl_rsim.evaluation import cli as evaluation_cli
 from verl_rsim.serving import cli as serving_cli
 from verl_rsim.training import job_launch, launch
 from verl_rsim.utils.artifact_folders import HOME, home
-from verl_rsim.utils.errors import RsimError
+from verl_rsim.utils.errors import DataError, RsimError
 from verl_rsim.utils.progress import quiet_bars
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a planner and a reasoner with verl.")
@@ -27,7 +27,8 @@ def prepare_data(
         typer.Argument(
             metavar="NAME",
             help="math, math500, gsm8k, aqua, mmlu_pro, theoremqa, humaneval, mbpp, finqa; finance_synthetic, "
-            "option_synthetic, ...; arithmetic or another reasoning-gym generator; a .jsonl or .parquet file",
+            "option_synthetic, ...; arithmetic or another reasoning-gym generator; a .csv, .json, .jsonl or "
+            ".parquet file",
         ),
     ],
     copy: Annotated[
@@ -59,8 +60,12 @@ def prepare_data(
         bool, typer.Option("--drop-overlap", help="Also drop training questions that overlap")
     ] = False,
     revision: Annotated[str | None, typer.Option(help="Commit or tag of the hub's repository")] = None,
-    question: Annotated[str, typer.Option(help="Column of a file that holds the questions")] = "question",
-    answer: Annotated[str, typer.Option(help="Column of a file that holds the ground truths")] = "answer",
+    question: Annotated[
+        str, typer.Option(help="Column of a file with the questions: text or lists of messages")
+    ] = "question",
+    answer: Annotated[
+        str, typer.Option(help="Column of a file with the answers, or with solutions that box one")
+    ] = "answer",
     code: Annotated[
         bool, typer.Option("--code", help="The ground truths of a file are tests (docs/rewards.md)")
     ] = False,
@@ -169,26 +174,57 @@ def doctor(
 @app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A folder global_step_N, or the folder that contains it")],
-    out: Annotated[Path, typer.Option(help="Folder in which to write a folder for each policy")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder in which to write a folder for each policy; default: $RSIM_HOME/exported/RUN"),
+    ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16; default: as the policy was served in training")
     ] = None,
+    hub: Annotated[
+        str | None, typer.Option(help="Also upload to USER/NAME at the hub; of two policies to USER/NAME-ROLE")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make repositories at the hub private")] = False,
 ) -> None:
-    """Write both policies of a checkpoint as Hugging Face folders."""
+    """Write both policies of a checkpoint as Hugging Face folders that say how they were trained."""
+    from verl_rsim.core.policy_description import POLICY_FILE
     from verl_rsim.training.checkpoint.export import export_policies
 
-    for role, folder in export_policies(checkpoint, out, dtype).items():
+    run_dir = checkpoint.resolve()
+    if run_dir.name.startswith("global_step_"):
+        run_dir = run_dir.parent
+    folders = export_policies(checkpoint, out or home() / "exported" / run_dir.name, dtype)
+    for role, folder in folders.items():
         typer.echo(f"{role}: {folder}")
+        if not (folder / POLICY_FILE).is_file():
+            typer.echo(f"  has no {POLICY_FILE}: an older version saved this checkpoint; give its rules as options")
+    if hub:
+        from verl_rsim.training.checkpoint.upload import upload_policies
+
+        for role, url in upload_policies(folders, hub, private=private).items():
+            typer.echo(f"{role}: {url}")
 
 
 @app.command()
 def summary(
-    metrics: Annotated[Path, typer.Argument(help="The .jsonl that verl's file logger wrote")],
+    run_dir: Annotated[Path, typer.Argument(help="The run's folder (trainer.default_local_dir)")],
+    metrics: Annotated[
+        Path | None, typer.Option(help="The .jsonl that verl's file logger wrote; default: searched for")
+    ] = None,
 ) -> None:
-    """Print a summary of a run: rewards, strategies, time."""
-    from verl_rsim.monitoring.run_summary import print_summary
+    """Print what a run taught, on one screen: accuracy before and after, the planner's choices, what to try next."""
+    from rich.console import Console
 
-    print_summary(metrics)
+    from verl_rsim.monitoring.report.summary import print_next, print_summary
+    from verl_rsim.monitoring.report.write import read_run
+
+    if not run_dir.is_dir():
+        raise DataError(f"{run_dir}: there is no such folder; name the run's trainer.default_local_dir")
+    data, _ = read_run(run_dir, metrics, home(), Console(stderr=True))
+    console = Console()
+    print_summary(data, console)
+    exported = home() / "exported" / run_dir.resolve().name
+    print_next(run_dir, data, exported if exported.is_dir() else None, console)
 
 
 @app.command("replay")

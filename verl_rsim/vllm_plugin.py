@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import platform
 import signal
-from multiprocessing.process import BaseProcess
 
 from packaging.version import InvalidVersion, Version
 
@@ -21,11 +20,10 @@ _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 def load() -> None:
     """Applies all preparations: the model runner, the engine's death with its server, and the patches for CPUs."""
     _select_model_runner()
-    parent = multiprocessing.parent_process()
-    if parent is not None and os.environ.keys() & {"VERL_RAY_JOB_ID", DIE_WITH_PARENT}:
-        _die_with(parent)
+    _die_with_parent()
     patches.make_weights_reloadable()
     patches.wait_without_spinning()
+    patches.fork_workers(_die_with_parent)
 
 
 def _select_model_runner() -> None:
@@ -45,13 +43,16 @@ def _select_model_runner() -> None:
             os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
 
 
-def _die_with(parent: BaseProcess) -> None:
-    """Asks the kernel to kill this process when its parent dies (Linux only).
+def _die_with_parent() -> None:
+    """Asks the kernel to kill this process of vLLM when its parent dies (Linux only).
 
     vLLM's engine core does not notice its parent's death, so a killed server would leave it behind with its memory.
     verl has such a function, but importing verl takes longer than an engine may, and verl's function also kills
     processes whose parent is PID 1.
     """
+    parent = multiprocessing.parent_process()
+    if parent is None or not os.environ.keys() & {"VERL_RAY_JOB_ID", DIE_WITH_PARENT}:
+        return
     if platform.system() != "Linux":
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from task import NUMBERS
 from training import curve
 
-from verl_rsim.monitoring.run_summary import read_metrics
+from verl_rsim.monitoring.metrics_file import read_metrics
 
 PAGE = Path(__file__).parents[2] / "docs/learning.md"
 NAME = re.compile(r"kinds(\d)-turns(\d)-steps(\d+)-seed(\d+)-?(.*)")

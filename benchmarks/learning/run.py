@@ -14,7 +14,7 @@ from pathlib import Path
 
 from training import Run, curve, train
 
-from verl_rsim.monitoring.run_summary import read_metrics
+from verl_rsim.monitoring.metrics_file import read_metrics
 
 
 def main() -> None:

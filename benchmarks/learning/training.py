@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from task import ReasonerSpec, make_planner, make_reasoner, write_questions
 
-from verl_rsim.monitoring.run_summary import read_metrics
+from verl_rsim.monitoring.metrics_file import read_metrics
 from verl_rsim.training.launch import run, train_command
 
 RECIPE = Path(__file__).with_name("controlled.yaml")

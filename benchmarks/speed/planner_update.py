@@ -1,12 +1,13 @@
-"""Compares the planner's update over nine labels with the same update over the whole vocabulary.
+"""Compares the planner's update over nine labels, with and without shared prompts, with one over the whole vocabulary.
 
-    python benchmarks/speed/planner_update.py MODEL [ROWS] [PROMPT] [TURNS] [STEP_TOKENS] [LAYERS]
+    python benchmarks/speed/planner_update.py MODEL [ROWS] [PROMPT] [TURNS] [STEP_TOKENS] [LAYERS] [GROUP]
 
-Both engines are verl's FSDP engine with the same model, rows and micro-batches: the strategy policy of this package,
-and the language model with logits over the vocabulary. They run in turn. A row is a prompt and TURNS choices; each
-choice but the first follows a step of STEP_TOKENS tokens. MODEL is a Hugging Face folder, or ``qwen2.5-0.5b`` for
-random weights in that architecture (LAYERS of its 24). Prints the seconds of forward, backward and optimizer (median of
-the rounds), the number of logits, and the ratios.
+The engines are verl's FSDP engine with the same model, rows and micro-batches: the strategy policy of this package, the
+same with shared prompts (with a GROUP above 1), and the language model with logits over the vocabulary. They run in
+turn. A row is a prompt and TURNS choices; each choice but the first follows a step of STEP_TOKENS tokens; GROUP rows
+have the same prompt. MODEL is a Hugging Face folder, or ``qwen2.5-0.5b`` for random weights of that shape (LAYERS
+of its 24). Prints the seconds of forward, backward and optimizer (median of the rounds), the number of logits, and the
+ratios.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from verl.utils.dataset.dataset_utils import DatasetPadMode
 from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
 from verl.workers.engine import BaseEngine, EngineRegistry
 
-import verl_rsim.training.strategy_engine
+import verl_rsim.training.strategy_engine as engines_of_rsim
 from verl_rsim.core.strategies import LABELS
 from verl_rsim.data.prepare_models import prepare_tiny
 
@@ -71,17 +72,19 @@ def build_engine(model_type: str, path: Path) -> BaseEngine:
     return built
 
 
-def rows(tokenizer, count: int, prompt: int, turns: int, step: int) -> TensorDict:
-    """Returns a batch of random rows of a planner."""
+def rows(tokenizer, count: int, prompt: int, turns: int, step: int, group: int) -> TensorDict:
+    """Returns a batch of random rows of a planner; ``group`` rows at a time have the same prompt."""
     labels = [tokenizer.encode(label, add_special_tokens=False)[0] for label in LABELS]
     inputs, masks = [], []
     for row in range(count):
+        if row % group == 0:
+            question = torch.randint(20, 200, (prompt,))
         response, mask = [], []
         for turn in range(turns):
             given = step if turn else 0
             response += [*torch.randint(20, 200, (given,)).tolist(), labels[(row + turn) % 9]]
             mask += [0] * given + [1]
-        inputs.append(torch.cat([torch.randint(20, 200, (prompt,)), torch.tensor(response)]))
+        inputs.append(torch.cat([question, torch.tensor(response)]))
         masks.append(torch.tensor(mask))
     nest = partial(torch.nested.as_nested_tensor, layout=torch.jagged)
     positions = [torch.arange(len(row)) for row in inputs]
@@ -128,11 +131,13 @@ def update(engine: BaseEngine, batch: TensorDict) -> float:
 
 def main(model: str, *sizes: str) -> None:
     """Measures and prints the times."""
-    count, prompt, turns, step, layers = [int(size) for size in sizes] + [8, 400, 6, 40, 24][len(sizes) :]
+    count, prompt, turns, step, layers, group = [int(size) for size in sizes] + [8, 400, 6, 40, 24, 1][len(sizes) :]
     torch.distributed.init_process_group("gloo", init_method="tcp://127.0.0.1:29517", rank=0, world_size=1)
     with tempfile.TemporaryDirectory() as folder:
         path = random_qwen(Path(folder), layers) if model == "qwen2.5-0.5b" else Path(model)
-        engines = {"nine labels": build_engine(verl_rsim.training.strategy_engine.STRATEGY_MODEL, path)}
+        engines = {"nine labels": build_engine(engines_of_rsim.STRATEGY_MODEL, path)}
+        if group > 1:
+            engines["shared prompts"] = build_engine(engines_of_rsim.SHARED_PROMPT_MODEL, path)
         engines["vocabulary"] = build_engine("language_model", path)
     widest = dict.fromkeys(engines, 0)
     for name, engine in engines.items():
@@ -141,7 +146,7 @@ def main(model: str, *sizes: str) -> None:
             widest[name] = max(widest[name], logits.numel())
 
         engine.module.get_output_embeddings().register_forward_hook(record_size)
-    batch = rows(engines["vocabulary"].model_config.tokenizer, count, prompt, turns, step)
+    batch = rows(engines["vocabulary"].model_config.tokenizer, count, prompt, turns, step, group)
     for engine in engines.values():  # warm-up
         update(engine, batch)
     rounds = [{name: update(engine, batch) for name, engine in engines.items()} for _ in range(ROUNDS)]
@@ -149,9 +154,10 @@ def main(model: str, *sizes: str) -> None:
     print(f"{count} rows, {tokens} tokens, {count * turns} choices, micro-batches of {MICRO_BATCH_TOKENS} tokens")
     for name in engines:
         seconds = statistics.median(times[name] for times in rounds)
-        print(f"{name:12} {seconds:7.2f} s   at most {widest[name]} logits in a micro-batch")
-    ratios = sorted(times["nine labels"] / times["vocabulary"] for times in rounds)
-    print(f"time: {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+        print(f"{name:14} {seconds:7.2f} s   at most {widest[name]} logits in a micro-batch")
+    for name, other in zip(list(engines)[::-1][1:], list(engines)[::-1], strict=False):
+        ratios = sorted(times[name] / times[other] for times in rounds)
+        print(f"time, {name} / {other}: {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
     print(f"logits: {widest['nine labels'] / widest['vocabulary']:.2g}")
 
 

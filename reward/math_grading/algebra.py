@@ -8,6 +8,7 @@ several points.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -26,19 +27,30 @@ _NO_VALUE = (TypeError, ValueError, OverflowError, ArithmeticError, NotImplement
 @lru_cache(maxsize=CACHED_EXPRESSIONS)
 def parse_expression(expression: str) -> Any:
     """Returns the sympy object that math-verify parses from an expression, None if it cannot parse it."""
-    from math_verify import LatexExtractionConfig, parse
+    from math_verify import parse
     from sympy import Expr, I, Symbol
 
     if _SEVERAL_FORMULAS.search(expression):
         return None  # math-verify would read the last formula and drop the others
     # No timeouts here: math-verify's are SIGALRM handlers whose exception its own ``except`` clauses swallow, and they
     # would take the pool's timer away. The pool kills the process instead.
-    found = parse(f"${expression}$", [LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None)
+    found = parse(f"${expression}$", [_extraction()], fallback_mode="no_fallback", parsing_timeout=None)
     if not found or not isinstance(found[0], Expr):
         return found[0] if found else None
     # "i" stands for the imaginary unit, which math-verify parses as a symbol. The same name may come with different
     # assumptions, which would make it two symbols.
     return found[0].xreplace({sign: I if sign.name == "i" else Symbol(sign.name) for sign in found[0].free_symbols})
+
+
+@lru_cache(maxsize=1)
+def _extraction() -> Any:
+    """Returns math-verify's settings, without units: it would drop the variable of ``\\sin m`` as a unit."""
+    from latex2sympy2_extended import NormalizationConfig
+    from math_verify import LatexExtractionConfig
+
+    default = LatexExtractionConfig().normalization_config
+    assert isinstance(default, NormalizationConfig)
+    return LatexExtractionConfig(normalization_config=replace(default, units=False))
 
 
 @lru_cache(maxsize=CACHED_EXPRESSIONS)
@@ -52,7 +64,10 @@ def equal(given: str, wanted: str, tolerance: float) -> bool:
     if tolerance:
         return _close(answer, truth, tolerance)
     if isinstance(answer, Expr) and isinstance(truth, Expr):
-        return _same_value(answer, truth)
+        if _same_value(answer, truth):
+            return True
+        real = _with_real_roots(answer), _with_real_roots(truth)
+        return real != (answer, truth) and _same_value(*real)
     return _same_symbols(answer, truth) and _same_relation(answer, truth)
 
 
@@ -180,6 +195,19 @@ def _agree_at(answer: Any, truth: Any, point: dict[Any, Any]) -> bool | None:
         if not _agree(value, target, digits):
             return False
     return True
+
+
+def _with_real_roots(expression: Any) -> Any:
+    """Returns an expression whose roots of odd degree are real at negative numbers, as at school; sympy's are not."""
+    from sympy import Abs, Pow, sign
+
+    def is_odd_root(part: Any) -> bool:
+        return isinstance(part, Pow) and part.exp.is_Rational and part.exp.q % 2 == 1 and part.exp.q > 1
+
+    def real_root(part: Any) -> Any:
+        return sign(part.base) ** part.exp.p * Abs(part.base) ** part.exp
+
+    return expression.replace(is_odd_root, real_root)
 
 
 def _agree(value: Any, target: Any, digits: int) -> bool:

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 
 from verl_rsim.reward.math_grading.compare import AnswerType, require_usable, resolve
 from verl_rsim.reward.verdict import TruthError
+from verl_rsim.utils.errors import JobWarning
 
 MAX_TRUTH_CHARS = 5000
 DEFAULT_TYPE = AnswerType.MATH
@@ -44,6 +45,7 @@ SOURCES: Mapping[str, AnswerType] = {
     "FinQA": AnswerType.FINANCIAL,
     "*/finqa": AnswerType.FINANCIAL,
     "*/FinQA": AnswerType.FINANCIAL,
+    "sums": AnswerType.INTEGER,
     "finance_synthetic": AnswerType.FINANCIAL,
     **{f"{kind.value}_synthetic": kind for kind in AnswerType},
 }
@@ -74,6 +76,7 @@ class AnswerTypes:
                 warnings.warn(
                     f"data_source {data_source!r} has no answer type: its answers are scored as "
                     f"{DEFAULT_TYPE.value!r}; name it in rsim.scoring.answer_types",
+                    JobWarning,
                     stacklevel=3,
                 )
             self._types[data_source] = found or DEFAULT_TYPE

@@ -17,11 +17,11 @@ import re
 from enum import Enum
 
 from verl_rsim.reward.math_grading.answer_labels import strip_approximation, strip_name
-from verl_rsim.reward.math_grading.equivalence import Equal, same_expression, same_phrase, same_quantity
+from verl_rsim.reward.math_grading.equivalence import Decision, Equal, decide, same_quantity
 from verl_rsim.reward.math_grading.extract import Fallback
 from verl_rsim.reward.math_grading.left_sides import asked_value
 from verl_rsim.reward.math_grading.multiple_choice import option, truth_value
-from verl_rsim.reward.math_grading.normalize import tidy
+from verl_rsim.reward.math_grading.normalize import same_phrase, tidy
 from verl_rsim.reward.math_grading.quantities import MAX_DIGITS, quantity
 from verl_rsim.reward.math_grading.tolerances import amount, close, close_lists, members, same_amount, without_change
 from verl_rsim.reward.verdict import TruthError
@@ -117,8 +117,8 @@ def require_usable(kind: AnswerType, truth: str) -> None:
         raise TruthError(f"ground truth {truth[:80]!r} of type {kind.value!r} cannot be used: {problem}")
 
 
-def judge(answer: str, truth: str, kind: AnswerType, tolerance: float, equal: Equal) -> bool:
-    """Returns True if an answer is right; raises what ``equal`` raises.
+def judge(answer: str, truth: str, kind: AnswerType, tolerance: float, equal: Equal) -> Decision:
+    """Decides whether an answer is right; raises what ``equal`` raises.
 
     Args:
         answer: extracted answer.
@@ -129,24 +129,24 @@ def judge(answer: str, truth: str, kind: AnswerType, tolerance: float, equal: Eq
     """
     given, wanted = tidy(answer), tidy(truth)
     if not given:
-        return False
-    if kind in NUMBERS - {AnswerType.FINANCIAL}:
+        return Decision(False, "as text")
+    if kind is not AnswerType.FINANCIAL:
         given = without_change(given, wanted)
     if kind in (AnswerType.NUMBER, AnswerType.INTEGER):
         given = strip_approximation(given)
         if "=" in given:
             given = asked_value(given, equal)
-        return given == wanted or bool(same_quantity(given, wanted, is_number=True))
+        return Decision(given == wanted or bool(same_quantity(given, wanted, is_number=True)), "as numbers")
     if kind in _BOOLS:
-        return truth_value(given) is truth_value(wanted)
+        return Decision(truth_value(given) is truth_value(wanted), "as truth values")
     if kind is AnswerType.OPTION:
-        return option(given) == option(wanted)
+        return Decision(option(given) == option(wanted), "as options")
     if kind in _STRINGS:
-        return same_phrase(given, wanted)
+        return Decision(same_phrase(given, wanted), "as words")
     if kind is AnswerType.LIST:
-        return close_lists(given, wanted, tolerance, equal)
+        return Decision(close_lists(given, wanted, tolerance, equal), f"in order, within {tolerance:.2g}")
     if kind is AnswerType.FINANCIAL:
-        return same_amount(amount(given), amount(wanted), tolerance)
+        return Decision(same_amount(amount(given), amount(wanted), tolerance), f"as amounts, within {tolerance:.2g}")
     if kind is AnswerType.FLOAT:
-        return close(given, wanted, tolerance, equal)
-    return same_expression(given, wanted, equal)
+        return Decision(close(given, wanted, tolerance, equal), f"as numbers, within {tolerance:.2g}")
+    return decide(given, wanted, equal)

@@ -12,18 +12,28 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from verl_rsim.reward.math_grading.answer_labels import names_agree, strip_approximation, strip_name
 from verl_rsim.reward.math_grading.left_sides import asked_value, is_number_like, stated_value, turned_round
 from verl_rsim.reward.math_grading.matrices import matrix, vector
 from verl_rsim.reward.math_grading.multiple_choice import option, truth_value
-from verl_rsim.reward.math_grading.normalize import squash, words
+from verl_rsim.reward.math_grading.normalize import same_phrase, squash, words
 from verl_rsim.reward.math_grading.quantities import Quantity, quantity, same_number
 from verl_rsim.reward.math_grading.regions import may_be_region, region
+from verl_rsim.reward.math_grading.rewording import functions_differ, reworded
 from verl_rsim.reward.math_grading.sequences import collection, parts
 from verl_rsim.reward.math_grading.solutions import Solutions, as_tuples, solutions, unnamed_groups
 from verl_rsim.reward.math_grading.units import same_unit, unit_of
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Holds the verdict of a comparison and, in words, the method that decided it."""
+
+    right: bool
+    method: str
+
 
 Equal = Callable[[str, str, float], bool]
 """Returns True if two expressions are equal, up to a relative tolerance (0: exactly): math-verify in a worker."""
@@ -54,21 +64,29 @@ _BASE = re.compile(r"([0-9A-F]+)_\{?(\d+)\}?")
 
 def same_expression(given: str, wanted: str, equal: Equal) -> bool:
     """Returns True if two tidied answers are the same; raises what ``equal`` raises."""
+    return decide(given, wanted, equal).right
+
+
+def decide(given: str, wanted: str, equal: Equal) -> Decision:
+    """Compares two tidied answers by the first method that applies to the truth; raises what ``equal`` raises."""
+    given, wanted = reworded(given, wanted)
+    if functions_differ(given, wanted):
+        return Decision(False, "as functions")
     given, wanted = turned_round(strip_approximation(given)), stated_value(turned_round(wanted))
     if given == wanted:
-        return True
+        return Decision(True, "as text")
     if "=" in strip_name(given) and ("=" not in wanted or is_number_like(strip_name(wanted))):
         given = asked_value(given, equal)
     if (verdict := same_quantity(given, wanted)) is not None:
-        return verdict
+        return Decision(verdict, "as numbers")
     if (verdict := _same_words(given, wanted)) is not None:
-        return verdict
+        return Decision(verdict, "as words")
     if squash(given) == squash(wanted):
-        return True
-    for compare in (_same_region, _same_list, _same_collection, _same_matrix, _same_in_base):
+        return Decision(True, "as text")
+    for compare, method in _METHODS:
         if (verdict := compare(given, wanted, equal)) is not None:
-            return verdict
-    return _same_formula(given, wanted, equal)
+            return Decision(verdict, method)
+    return Decision(_same_formula(given, wanted, equal), "by algebra")
 
 
 def same_quantity(given: str, wanted: str, is_number: bool = False) -> bool | None:
@@ -102,20 +120,6 @@ def _same_words(given: str, wanted: str) -> bool | None:
     if _DATE.fullmatch(wanted) or (("\\text{" in wanted or _WORD.search(wanted)) and _WORDS.fullmatch(wanted)):
         return same_phrase(given, wanted) or (letter is not None and option(given) == letter)
     return None
-
-
-_HALF_OF_DAY = re.compile(r"\s*\b([ap])\.? ?m\b\.?")
-
-
-def same_phrase(given: str, wanted: str) -> bool:
-    """Returns True if two texts have the same words; "6:00 p.m." is "6:00 PM", and "a.m." may be left out."""
-    left, right = (_HALF_OF_DAY.sub(r" \1m", words(text)).strip() for text in (given, wanted))
-    if left == right:
-        return True
-    halves = {text[-2:] for text in (left, right) if text.endswith((" am", " pm"))}
-    return len(halves) == 1 and left.removesuffix(" am").removesuffix(" pm") == right.removesuffix(" am").removesuffix(
-        " pm"
-    )
 
 
 def unwrap_set(text: str) -> str:
@@ -282,3 +286,13 @@ def _without_unit(text: str) -> tuple[str, str]:
     start = text.find("\\text{", 1)
     unit = unit_of(text[start:]) if start > 0 else None
     return (text[:start].strip(), unit.name) if unit else (text, "")
+
+
+_METHODS: Sequence[tuple[Callable[[str, str, Equal], bool | None], str]] = (
+    (_same_region, "as regions of the number line"),
+    (_same_list, "as lists of solutions"),
+    (_same_collection, "as sets, tuples or intervals"),
+    (_same_matrix, "as matrices"),
+    (_same_in_base, "as numbers in a base"),
+)
+"""Comparisons in the order in which they are tried; each returns None where the truth is not of its form."""

@@ -11,13 +11,16 @@ from dataclasses import dataclass
 
 from verl_rsim.reward.math_grading.boxes import MAX_BOX_CHARS, boxed_answer, has_box, last_boxed
 from verl_rsim.reward.math_grading.markup import after_thinking, tagged_answer
-from verl_rsim.reward.math_grading.statements import is_hedged, last_statement, stated_answer
+from verl_rsim.reward.math_grading.multiple_choice import option
+from verl_rsim.reward.math_grading.statements import Statement, is_hedged, last_statement, stated_answer
 from verl_rsim.reward.math_grading.unmarked import Fallback, unmarked_answer
 
 __all__ = ["MAX_BOX_CHARS", "Extraction", "Fallback", "excerpt", "extract", "find_answer", "last_boxed"]
 
 TAIL_CHARS = 20_000
 """Length of the end of a text that is searched; a box that begins before it is kept."""
+BOX, HASHES, SENTENCE, TAG = "box", "after ####", "sentence that states it", "<answer>"
+"""Places of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +29,12 @@ class Extraction:
 
     Attributes:
         answer: the answer as written; None if there is none.
+        place: where it stands, in words; "" if nothing marks it or there is none.
         ambiguous: True if the text offers an alternative to its answer, so that it has none.
     """
 
     answer: str | None
+    place: str = ""
     ambiguous: bool = False
 
 
@@ -54,17 +59,26 @@ def extract(text: str, fallback: Fallback = Fallback.NUMBER) -> Extraction:
     """Returns the answer that a text states, and whether it is ambiguous."""
     tagged = tagged_answer(after_thinking(text) or "")
     part = excerpt(text)
-    if has_box(part):
-        return Extraction(boxed_answer(part) or None)
+    boxed = boxed_answer(part) if has_box(part) else None
     statement = last_statement(part)
+    if has_box(part) and not (fallback is Fallback.OPTION and _states_option(statement, boxed)):
+        return Extraction(boxed or None, BOX)
     if statement is not None:
+        place = HASHES if statement.after_hashes else SENTENCE
         answer = None if statement.negated else stated_answer(statement)
         if answer and is_hedged(statement, answer):
-            return Extraction(None, ambiguous=True)
-        return Extraction(answer)
+            return Extraction(None, place, ambiguous=True)
+        return Extraction(answer, place)
     if tagged is not None and len(tagged) <= 300:
-        return Extraction(tagged)
-    return Extraction(unmarked_answer(part, fallback))
+        return Extraction(tagged, TAG)
+    return Extraction(unmarked_answer(part, fallback), f"last {fallback.value}")
+
+
+def _states_option(statement: Statement | None, boxed: str | None) -> bool:
+    """Returns True if a sentence states an option where the box holds none: a formula that is framed on the way."""
+    if statement is None or statement.negated or (boxed is not None and option(boxed) is not None):
+        return False
+    return option(stated_answer(statement) or "") is not None
 
 
 def find_answer(text: str, fallback: Fallback = Fallback.NUMBER) -> str | None:

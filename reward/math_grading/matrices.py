@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from verl_rsim.reward.math_grading.quantities import quantity
 from verl_rsim.reward.math_grading.sequences import collection
 
+_FACTOR = re.compile(r"(-|[^&\s=+]{0,59}?[^&\s=+*/^(-])(?:\\cdot)?\s?(?=\\begin\{)")
 _ENVIRONMENT = re.compile(r"\\begin\{([pbBvV]?matrix|array)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", re.DOTALL)
 
 
@@ -25,7 +27,10 @@ class Matrix:
 
 def matrix(text: str) -> Matrix | None:
     """Parses a matrix; None if the text is none, or has matrices inside of it."""
-    match = _ENVIRONMENT.fullmatch(text.strip("()[] "))
+    body, factor = text.strip("()[] "), ""
+    if (scaled := _FACTOR.match(body)) is not None:
+        factor, body = scaled.group(1), body[scaled.end() :]
+    match = _ENVIRONMENT.fullmatch(body)
     if not match:
         return _nested_lists(text)
     if "\\begin" in match.group(2):
@@ -33,8 +38,19 @@ def matrix(text: str) -> Matrix | None:
     rows = []
     for row in match.group(2).split("\\\\"):
         if row.strip():
-            rows.append([cell.strip() for cell in row.split("&")])
+            rows.append([_times(factor, cell.strip()) for cell in row.split("&")])
     return Matrix(match.group(1) in ("vmatrix", "Vmatrix"), rows)
+
+
+def _times(factor: str, cell: str) -> str:
+    """Returns a cell times the factor before a matrix, worked out if both are numbers."""
+    if not factor:
+        return cell
+    one, other = quantity("-1" if factor == "-" else factor), quantity(cell)
+    if one is None or other is None or one.unit or other.unit:
+        return f"{factor}({cell})"
+    value = one.value * other.value
+    return f"\\frac{{{value.numerator}}}{{{value.denominator}}}" if value.denominator != 1 else str(value.numerator)
 
 
 def vector(text: str) -> list[str] | None:

@@ -10,10 +10,12 @@ _TRUE, _FALSE = frozenset({"true", "yes"}), frozenset({"false", "no"})
 _DECORATION = str.maketrans("[]{}", "()()", "$*\\'\"`‘’“”「」")  # noqa: RUF001
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _LETTER = re.compile(
-    r"(?:(?:the\s+)?(?:option|choice|answer)\s*(?:is\b|:)?\s*)?(?:\(\s*([A-J])\s*\)|([A-J])(?=[.:)]|\s*$))[.:)]?\s*(.*)",
+    r"(?:(?:the\s+)?(?:option|choice|answer)\s*(?:is\b|:)?\s*)?(?:\(\s*([A-J])\s*\)|([A-J])(?=[.:)]|,\s(?:since|because|as|for|which)\b|\s*$))[.:)]?\s*(.*)",
     re.IGNORECASE | re.DOTALL,
 )
-_ANOTHER = re.compile(r"\(\s*[A-J]\s*\)|(?:\b(?:or|and)\b|[,/&])\s*\(?[A-J]\b|^[A-J]\b", re.IGNORECASE)
+# "E: a polygenic score" names one option, with an article; "A is" after another letter names a second one.
+_NAMED = r"(?:[B-HJ]\b|[AI]\b(?!\s(?!is\b|are\b|or\b|and\b|may\b|might\b|could\b|can\b|if\b)[a-z]{2}))"
+_ANOTHER = re.compile(rf"\(\s*[A-J]\s*\)|(?:\b(?:or|and)\b|[,/&])\s*\(?{_NAMED}|^{_NAMED}", re.IGNORECASE)
 
 
 def truth_value(text: str) -> bool | None:

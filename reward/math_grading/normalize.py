@@ -67,20 +67,35 @@ _COMMANDS = [
     (re.compile(r"\\rbrace(?![A-Za-z])"), r"\\}"),
     (re.compile(r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])|\\degree(?![A-Za-z])"), "°"),
     (re.compile(r"\\(?:cdotp|ast)(?![A-Za-z])"), r"\\cdot "),
+    (re.compile(r"\\[cdl]?dots[cobim]?(?![A-Za-z])"), r"\\ldots "),
+    (re.compile(r"\\langle(?![A-Za-z])"), "("),
+    (re.compile(r"\\rangle(?![A-Za-z])"), ")"),
+    # The unit of "180 (days)" and of "5 \\Omega", where a digit precedes it.
+    (re.compile(r"(?<=[\d}]) ?\\text\{ ?\(([a-z][a-z ]{2,30})\) ?\}$"), r"\\text{ \1}"),
+    (re.compile(r"(?<=\d)(?:\\[ ,;]|[\s~])*\\(?:Omega|ohm)$"), r"\\text{ ohm}"),
     (re.compile(r"\{\s?,\s?\}|,\\! ?(?=\d)|,\\!"), ","),
     (
         re.compile(r"\\frac\{(\\text\{[^{}]{1,20}\}(?:\^\{?\d\}?)?)\}\{(\\text\{[^{}]{1,20}\}(?:\^\{?\d\}?)?)\}"),
         r"\1/\2",
     ),
     (re.compile(r"^\\text\{(?:the |my )?(?:final |correct )?answer(?: is|:| =)? ?:?\}\s?", re.IGNORECASE), ""),
+    (
+        re.compile(
+            r"^\\text\{(?:the |my )?(?:final |correct )?answer(?: is|:| =) ?:? ?([-+$]{0,2}\d[^{}]{0,40})\}$",
+            re.IGNORECASE,
+        ),
+        r"\1",
+    ),
     (re.compile(r"\\(?:lvert|rvert|vert)(?![A-Za-z])"), "|"),
     (re.compile(r"(?<=\d)\\[,;: ](?=\d{3}(?!\d))"), ","),
     (re.compile(r"(?<!\\)\\[,;:! ]|~|&nbsp;"), " "),
     (re.compile(r"\\([%$&#])"), r"\1"),
-    (re.compile(r"(?<![A-Za-z\\])infinity(?![A-Za-z])", re.IGNORECASE), r"\\infty "),
+    (re.compile(r"(?<![A-Za-z\\])(?:infinity|oo|inf)(?![A-Za-z])", re.IGNORECASE), r"\\infty "),
 ]
 # The closing dollar follows a character and precedes none: "$5 and $6" are amounts of money.
 _INNER_DOLLARS = re.compile(r"(?<![\w\\])\$(?![\s$])([^$]{0,300}[^\s$\\])\$(?![\w.]\d|\w)")
+_DOUBLED = re.compile(r"\\\\(?=[A-Za-z]{2})")
+_MAY_HOLD_COMMANDS = re.compile(r"[\\{~=]|nf(?:inity)?(?![A-Za-z])|oo(?![A-Za-z])", re.IGNORECASE)
 _INCHES = re.compile(r"(?<=\d)()\"$")
 _DELIMITERS = [("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`")]
 
@@ -92,12 +107,14 @@ def tidy(text: str) -> str:
     text = text.replace("\x00", "").strip()
     if text.count("$") > 1:
         text = _INNER_DOLLARS.sub(r"\1", text)
+    if "\\\\" in text and "\\begin" not in text:  # as JSON has it; between cells of a matrix it begins a row
+        text = _DOUBLED.sub(r"\\", text)
     text = without_upright(text)
     for opening, closing in _DELIMITERS:
         inner = text[len(opening) : -len(closing)]
         if len(text) > len(opening + closing) and text.startswith(opening) and text.endswith(closing):
             text = inner.strip() if closing not in inner and not inner.endswith("\\") else text
-    if "\\" in text or "{" in text or "~" in text or "=" in text or "nfinity" in text:
+    if _MAY_HOLD_COMMANDS.search(text):
         for pattern, replacement in _COMMANDS:
             text = pattern.sub(replacement, text)
     text = to_latex(_INCHES.sub(r"\1\\text{ inches}", text))
@@ -173,3 +190,17 @@ def squash(text: str) -> str:
 def words(text: str) -> str:
     """Returns a text as plain lower-case words, for answers that are compared as strings."""
     return re.sub(r"[\s\"]+", " ", _TEXT.sub(r" \1 ", text).replace("_", " ")).strip(" .,;:!").lower()
+
+
+_HALF_OF_DAY = re.compile(r"\s*\b([ap])\.? ?m\b\.?")
+
+
+def same_phrase(given: str, wanted: str) -> bool:
+    """Returns True if two texts have the same words; "6:00 p.m." is "6:00 PM", and "a.m." may be left out."""
+    left, right = (_HALF_OF_DAY.sub(r" \1m", words(text)).strip() for text in (given, wanted))
+    if left == right:
+        return True
+    halves = {text[-2:] for text in (left, right) if text.endswith((" am", " pm"))}
+    return len(halves) == 1 and left.removesuffix(" am").removesuffix(" pm") == right.removesuffix(" am").removesuffix(
+        " pm"
+    )

@@ -25,7 +25,13 @@ _DOMAIN = re.compile(
     r"[A-Za-z]\s?\\in\s?\\(?:mathbb\s?\{?R\}?|R)\s?(?:[,;:]|\\text\{ ?(?:with|and|such that),? ?\})\s?"
 )
 _EXCLUDED = re.compile(r"([A-Za-z])\s?\\neq\s?(.+)|\\mathbb\{R\}\s?(?:\\setminus|\\backslash|-)\s?\\\{(.+)\\\}")
+_EXCEPT = re.compile(
+    r"(?:x ?\\in ?)?(?:\\mathbb\{R\}|\\text\{ ?)?(?:all )?(?:real numbers?|reals)?(?: x)?,? ?(?:\\text\{ ?)?"
+    r"except (?:for |at |when )?\}? ?(?:x ?= ?)?(-?[\d.]{1,20}|-?\\frac\{\d{1,9}\}\{\d{1,9}\})\}?",
+    re.IGNORECASE,
+)
 _INTERVAL = re.compile(r"[\[(].*[\])]")
+_POINT = re.compile(r"\\\{([^,{}]{1,60})\\\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,7 @@ def may_be_region(text: str) -> bool:
     """Returns True if a text has a sign of a region in it."""
     return (
         bool(_RELATION.search(text))
-        or any(sign in text for sign in (r"\cup", r"\neq", r"\setminus"))
+        or any(sign in text for sign in (r"\cup", r"\neq", r"\setminus", "except"))
         or _is_reals(text)
     )
 
@@ -55,14 +61,31 @@ def region(text: str) -> Region | None:
         return Region("", [r"(-\infty,\infty)"])
     if excluded := _EXCLUDED.fullmatch(text):
         return _without_point(excluded)
+    if excepted := _EXCEPT.fullmatch(text):
+        return Region("", [rf"(-\infty,{excepted.group(1)})", rf"({excepted.group(1)},\infty)"])
     if _RELATION.search(text):
         return _from_inequalities(text)
     text = strip_name(text)
     pieces = split(text, _OR)
+    if len(pieces) > 1 and any(map(_INTERVAL.fullmatch, pieces)):
+        pieces = _joined([_POINT.sub(r"[\1,\1]", piece) for piece in pieces])
     brackets = all(
         _INTERVAL.fullmatch(piece) and (found := collection(piece)) and len(found.members) == 2 for piece in pieces
     )
     return Region(name_of(text) or "", pieces) if brackets else None
+
+
+def _joined(pieces: list[str]) -> list[str]:
+    """Returns ``[0,1]`` for ``[0,1)`` and ``[1,1]``: intervals that share an end which one of them contains."""
+    joined: list[str] = []
+    for piece in pieces:
+        last, found = collection(joined[-1]) if joined else None, collection(piece)
+        meet = last and found and len(last.members) == len(found.members) == 2 and last.members[1] == found.members[0]
+        if last and found and meet and (last.closing == "]" or found.opening == "["):
+            joined[-1] = f"{last.opening}{last.members[0]},{found.members[1]}{found.closing}"
+        else:
+            joined.append(piece)
+    return joined
 
 
 def _is_reals(text: str) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from verl_rsim.reward.math_grading.answer_types import DEFAULT_TYPE, SOURCES, AnswerTypes
 from verl_rsim.reward.math_grading.compare import AnswerType
@@ -23,6 +24,32 @@ _UNANSWERED = frozenset({"no_answer", "ambiguous"})
 _STATUS_REASONS = {TaskStatus.TIMEOUT: "timeout", TaskStatus.CRASH: "crash"}
 MEMORY_BYTES = 1 << 30
 """Address space of a worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Explains a verdict.
+
+    Attributes:
+        reason: reason of the verdict, see :meth:`MathScorer.score`.
+        kind: type by which the answer was extracted and compared.
+        answer: the answer as the text has it; None if it has none, or the scorer could not decide.
+        place: where it stands, in words; "" if it is not known.
+        method: how it was compared, in words; None if it was not.
+        vote: the answer in its canonical spelling (:mod:`.canonical`).
+    """
+
+    reason: str
+    kind: AnswerType
+    answer: str | None = None
+    place: str = ""
+    method: str | None = None
+    vote: str | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict without its explanation."""
+        return Verdict(float(self.reason == "right"), self.reason not in _UNANSWERED, self.reason)
 
 
 class MathScorer:
@@ -72,12 +99,15 @@ class MathScorer:
         Raises:
             TruthError: the ground truth cannot be used.
         """
+        return self.explain(text, truth, data_source).verdict
+
+    def explain(self, text: str, truth: str, data_source: str | AnswerType | None = None) -> Explanation:
+        """Does what :meth:`score` does, and says what was extracted and how it was compared."""
         kind = self.types.check_truth(truth, data_source)
         result = self._pool.run(excerpt(text), truth, kind.value, self.tolerance)
         if result.status is not TaskStatus.DONE:
-            return Verdict(0.0, True, _STATUS_REASONS[result.status])
-        reason = str(result.value)
-        return Verdict(float(reason == "right"), reason not in _UNANSWERED, reason)
+            return Explanation(_STATUS_REASONS[result.status], kind)
+        return Explanation(kind=kind, **result.value)
 
     def check_truth(self, truth: str, data_source: str | AnswerType | None = None) -> None:
         """Checks a ground truth, e.g. when data is prepared.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from verl_rsim.reward.math_grading.normalize import enclosed, split
+from verl_rsim.reward.math_grading.normalize import enclosed, split, squash
 
 _WORD_SEPARATOR = (
     r"\s?[,;]?\s?\\text\{\s?,?\s?(?:and|or)\s?\}\s?|\s?[,;]\s?(?:and|or)\s|\s(?:and|or)\s"
@@ -34,6 +34,9 @@ def _with_both_signs(members: Sequence[str]) -> list[str]:
     return signed
 
 
+_CUP = re.compile(r"\s?\\cup(?![A-Za-z])\s?")
+
+
 @dataclass(frozen=True, slots=True)
 class Collection:
     """Members and brackets of a set (``\\{``), tuple or interval, e.g. ``[1, 2)``."""
@@ -45,11 +48,22 @@ class Collection:
 
 def collection(text: str) -> Collection | None:
     """Parses what stands in brackets; None for a bare list, and for one member in brackets, which may only group."""
-    if text.startswith("\\langle") and text.endswith("\\rangle"):
-        return Collection("(", ")", tuple(parts(text[7:-7])))
+    if "\\cup" in text and (union := _union(text)) is not None:
+        return union
     if text.startswith("\\{") and text.endswith("\\}") and enclosed(text):
         return Collection("\\{", "\\}", tuple(parts(text[2:-2])))
     if text[:1] in ("(", "[") and text[-1:] in (")", "]") and enclosed(text):
         members = tuple(parts(text[1:-1]))
         return Collection(text[0], text[-1], members) if len(members) > 1 else None
     return None
+
+
+def _union(text: str) -> Collection | None:
+    """Returns the union of sets that list their members, each member once; None if a part is anything else."""
+    sets = [collection(piece) for piece in split(text, _CUP)]
+    members: list[str] = []
+    for found in sets:
+        if found is None or found.opening != "\\{":
+            return None
+        members += found.members
+    return Collection("\\{", "\\}", tuple(dict.fromkeys(map(squash, members))))

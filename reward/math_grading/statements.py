@@ -15,7 +15,8 @@ MAX_LEAD_CHARS = 300
 
 # All repetitions are bounded or begin with another character than what precedes them, so that the time is linear.
 _MARKER = re.compile(
-    r"(?:\b(?:answer|result|solution)s?\b(?:[ \t]{1,3}(?:to|of)[ \t](?:the|this)[ \t](?:question|problem))?"
+    r"(?:(?<![^\W_])(?:answer|result|solution)s?(?![^\W_])"
+    r"(?:[ \t]{1,3}(?:to|of)[ \t](?:the|this)[ \t](?:question|problem))?"
     r"[ \t*_]{0,8}(?:\bis\b|\bare\b|\bwas\b|\b(?:must|should|would|will|has[ \t]to|can[ \t]only)[ \t]be\b"
     r"|[:=：](?!=)|[-–—]{1,2}(?=[ \t])|→|➜|⇒)|答案[是为：:]{1,2}|(?<![\w])\\text\{(?:the[ ])?answer(?:[ ]is)?:?[ ]?\})",  # noqa: RUF001
     re.IGNORECASE,
@@ -41,6 +42,9 @@ _HEDGE = re.compile(
 NUMBER = re.compile(
     r"(?<![\w.^_{:])-?[$€£]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[+-]?\d+)?(?:/\d+(?:\.\d+)?)?%?(?![\d^_]|:\d)",
     re.IGNORECASE,
+)
+_REMARK = re.compile(
+    rf"({NUMBER.pattern}(?: [A-Za-z]{{3,20}})?),\s([A-Za-z][A-Za-z ',-]{{1,200}})\W{{0,4}}", re.IGNORECASE
 )
 _COPULA = re.compile(r"\b(?:is|are|equals|was|be)\b[\s:]{0,4}(?!not\b)")
 _CHANGE = re.compile(
@@ -71,7 +75,7 @@ def last_statement(text: str) -> Statement | None:
     """Returns the last sentence of a text that states an answer; None if there is none."""
     found = _last_marker(text)
     hashes = text.rfind("####")
-    if hashes >= 0 and (found is None or hashes > found.start()):
+    if hashes >= 0 and (found is None or hashes > found.start() or _WEAK.match(found.group())):
         line = _HASHES.match(text, hashes)
         return Statement(line.group(1), hashes, after_hashes=True) if line else None
     if found is None:
@@ -124,8 +128,17 @@ def stated_answer(statement: Statement) -> str | None:
             return f"{_content(formula)}\\text{{{noun.group(1)}}}"
     if end := _SENTENCE_END.search(words, 1):
         words = words[: end.start()]
+    words = _without_remark(words)
     words = words.replace("**", "").strip().rstrip(".,;:").strip()
     return _without_lead(words) or None
+
+
+def _without_remark(words: str) -> str:
+    """Returns ``72`` for ``72, in total``: a remark after a number has no digit and nothing that changes the number."""
+    remark = _REMARK.fullmatch(words.strip())
+    if remark is None or any(word.lower() in CHANGING_WORDS for word in re.findall(r"[A-Za-z]+", remark.group(2))):
+        return words
+    return remark.group(1)
 
 
 def _content(formula: re.Match[str]) -> str | None:

@@ -10,7 +10,7 @@ from enum import Enum
 
 from verl_rsim.reward.math_grading.statements import NUMBER
 from verl_rsim.reward.math_grading.units import is_measure
-from verl_rsim.reward.math_grading.vocabulary import CHANGING_WORDS
+from verl_rsim.reward.math_grading.vocabulary import CHANGING_WORDS, QUALIFIERS
 
 MAX_SENTENCE_CHARS = 1_000
 """Longest end of a text in which an unmarked answer is looked for."""
@@ -46,6 +46,8 @@ _LIST_BEFORE = re.compile(r"[\d)}$](?:\s{0,3},\s{0,3}|,?\s{1,3}(?:or|and)\s{1,3}
 _OPERATOR_BEFORE = re.compile(r"(?:[-+*/^×÷·√!<>_(]|\\(?:times|cdot|div))\s{0,3}$")  # noqa: RUF001
 _OPERATOR_AFTER = re.compile(r"\s{0,3}(?:[-+*/^×÷·!]|\\(?!%))")  # noqa: RUF001
 _WORD_AFTER = re.compile(r"\$?\s{0,3}(\\?%|[A-Za-z°]+(?:\^\{?\d\}?)?)")
+_FALL_BEFORE = re.compile(r"\b(?:fell|decreased|declined|dropped|shrank|went down)\sby\s[$€£]?$")
+_LAST_NOUN = re.compile(r"\s([a-z]{3,20}s)\W{0,4}$")
 _SCALES = frozenset(
     ["hundred", "thousand", "million", "billion", "trillion", "dozen", "percent", "pct", "degrees", "degree"]
 )
@@ -147,7 +149,8 @@ def _checked(sentence: str, start: int, end: int, answer: str) -> str | None:
         return None
     if _LIST_BEFORE.search(before):
         return sentence
-    return answer + _unit_after(after)
+    change = "a decrease of " if _FALL_BEFORE.search(clause) else ""
+    return change + answer + _unit_after(after)
 
 
 def _unit_after(rest: str) -> str:
@@ -159,9 +162,13 @@ def _unit_after(rest: str) -> str:
     if word in ("%", "\\%"):
         return "%"
     name = re.split(r"[\^]", word)[0]
+    if name == "in" and re.match(r"\s[a-z]", rest[found.end() :]):
+        return ""  # "60 in total" is no length
     if name.lower() in _SCALES or name.lower() in CHANGING_WORDS or (is_measure(name) and len(name) > 1):
         return f" {word}"
-    return ""
+    # A noun that ends the sentence is the unit of what was asked: 4000 bananas are not 4000 ml.
+    noun = _LAST_NOUN.fullmatch(rest)
+    return f" {noun.group(1)}" if noun and noun.group(1) not in QUALIFIERS else ""
 
 
 # -- options ----------------------------------------------------------------------------------------------------------
@@ -179,6 +186,7 @@ _DENIED = re.compile(
 )
 _ARTICLE = re.compile(r"\s[a-z]")
 _ANOTHER = re.compile(r"[)\].*]{0,4},?\s{1,3}\(?[Oo]r\)?\b|\s?/\s?\(?[A-J]\b")
+_LOWER_CASE = re.compile(r"\(?([a-j])(?:\)?[.:]?|[.):]{1,2}\s[^\n]{1,200})")
 _NOT_BEFORE = re.compile(r"(?:\bnot|n't|\bnever)\s[^.\n]{0,15}$", re.IGNORECASE)
 
 
@@ -196,6 +204,8 @@ def last_option(text: str) -> str | None:
             letter = None
             continue
         letter = None if _ANOTHER.match(after) else found.group(group)
+    if letter is None and (alone := _LOWER_CASE.fullmatch(text.strip())):
+        return alone.group(1).upper()
     return letter
 
 

@@ -7,12 +7,15 @@ import re
 from itertools import pairwise
 
 from verl_rsim.reward.math_grading.algebra import equal
+from verl_rsim.reward.math_grading.canonical import canonical_answer
 from verl_rsim.reward.math_grading.compare import AnswerType, fallback, judge
 from verl_rsim.reward.math_grading.extract import extract
 from verl_rsim.reward.math_grading.worker_pool import serve_tasks
 
 MAX_ANSWER_CHARS = 300
 """Longest answer that is compared, unless the truth is about as long."""
+MAX_SHOWN_CHARS = 10_000
+"""Longest answer that is sent back."""
 _WARM_UP = r"""
 \frac{\sqrt{2}}{2}; \frac{1}{\sqrt2}; \sqrt{12}; 2\cdot\sqrt{3}; 3\pm\sqrt{2}; \sqrt[3]{5}; 2^{1/2}; 3\times 10^{5}
 x^2+2x+1; (x+1)^2; (x-2)(x+3); a^2-b^2; x^3-3x^{2}y+y^{-1}; a(b+c); 6x^5; -\frac{x-1}{x+1}; (x+1)/(x-1); 2x/3
@@ -57,18 +60,26 @@ def warm_up() -> None:
     equal(r"2\sin x\cos x", r"\sin 2x", 0.0)
 
 
-def grade(text: str, truth: str, kind: str, tolerance: float) -> str:
-    """Does one task of a worker: extracts the answer of a text and returns the reason of its verdict.
+def grade(text: str, truth: str, kind: str, tolerance: float) -> dict[str, str | None]:
+    """Does one task of a worker: extracts the answer of a text, compares it, and returns how.
 
     Extraction is done here too, so that no text can hold up the process that asks.
+
+    Returns:
+        The fields of :class:`.scorer.Explanation` but the type.
     """
-    found = extract(text, fallback(AnswerType(kind)))
+    answer_type = AnswerType(kind)
+    found = extract(text, fallback(answer_type))
     if found.answer is None:
-        return "ambiguous" if found.ambiguous else "no_answer"
+        return {"reason": "ambiguous" if found.ambiguous else "no_answer", "place": found.place}
+    # Cut for the message only; an answer of this length is never compared.
+    shown = found.answer[:MAX_SHOWN_CHARS]
+    graded = {"answer": shown, "place": found.place, "vote": canonical_answer(shown, answer_type)}
     # Refused rather than cut: the beginning of an answer may be right where the whole is wrong.
     if len(found.answer) > max(MAX_ANSWER_CHARS, 2 * len(truth)):
-        return "too_long"
-    return "right" if judge(found.answer, truth, AnswerType(kind), tolerance, equal) else "wrong"
+        return {**graded, "reason": "too_long"}
+    decision = judge(found.answer, truth, answer_type, tolerance, equal)
+    return {**graded, "reason": "right" if decision.right else "wrong", "method": decision.method}
 
 
 if __name__ == "__main__":

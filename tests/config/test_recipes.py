@@ -16,9 +16,9 @@ from support.recipe_hardware import RECIPES, declared, on, peak
 from support.recipe_models import QWEN, architectures, small, stock_home, use_architectures
 
 from verl_rsim.config.recipes import compose_recipe, locate, recipes
+from verl_rsim.core.rules import Rules
 from verl_rsim.data.published import PUBLISHED
 from verl_rsim.evaluation.matrix import cells, read_matrix
-from verl_rsim.evaluation.rules import Rules
 from verl_rsim.training.preflight.doctor_job import model_size
 from verl_rsim.training.preflight.memory_estimate import GIB
 from verl_rsim.training.preflight.validate_job import validate_job

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -18,6 +19,8 @@ from verl_rsim.cli import app
 from verl_rsim.continual.chain import read_chain
 from verl_rsim.continual.runner import run_chain
 from verl_rsim.continual.stages import StageFailed, StageJob
+from verl_rsim.core.policy_description import PolicyDescription, TrainedRules
+from verl_rsim.core.rules import Rules
 from verl_rsim.monitoring.report.report_data import find_metrics, load_steps
 from verl_rsim.utils.artifact_folders import locked_folder
 from verl_rsim.utils.errors import ConfigError, DataError, RsimError
@@ -104,6 +107,29 @@ def test_states_are_evaluated_by_the_first_stages_rules(write):
         model for matrix in commands.matrices for model in (*matrix.planners.values(), *matrix.reasoners.values())
     ):
         assert model.template_kwargs == {"enable_thinking": False}
+
+
+def test_a_planner_is_trained_on_and_evaluated_by_its_own_rules(write, home, tmp_path):
+    arguments = {"enable_thinking": False}
+    trained = TrainedRules(Rules(4, 20, 21, delimiter="##\n"), True, {"planner": arguments, "reasoner": arguments})
+    shutil.copytree(home / "models/tiny-qwen2", tmp_path / "export")
+    describe = PolicyDescription(role="planner", base_model="tiny-qwen2", step=1, rules=trained)
+    describe.write(tmp_path / "export")
+    chain = CHAIN[: CHAIN.index("  - {name: code")].replace("tiny-qwen2", str(tmp_path / "export"))
+    commands = Commands()
+    _, shown = go(write(chain), commands)
+    assert all(matrix.settings.rules == trained.rules for matrix in commands.matrices)
+    assert all(matrix.reasoners["reasoner"].template_kwargs == arguments for matrix in commands.matrices)
+    assert commands.overrides["math"]["rsim.step_delimiter"] == "##\n"
+    assert "than in training" not in shown
+    commands = Commands()
+    path = write(chain.replace("steps: 2}", "steps: 2, overrides: [rsim.max_turns=2]}"))
+    run_chain(read_chain(path), tmp_path / "changed", console := Console(file=io.StringIO(), width=80), commands)
+    assert console.file.getvalue().count("Other rules than in training: max_turns 2, trained with 4\n") == 1
+    assert [matrix.settings.rules.max_turns for matrix in commands.matrices] == [2, 2]
+    dataclasses.replace(describe, role="reasoner").write(tmp_path / "export")
+    with pytest.raises(ConfigError, match="is a trained reasoner"):
+        go(path, Commands())
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 
 import pyarrow as pa
@@ -66,19 +67,58 @@ def test_own_files(tmp_path):
         assert pq.read_metadata(tmp_path / name[4:] / "train.parquet").num_rows == 8
 
 
+SOLUTION = "She adds.\n\nThen $4 + 4 = 8$, so the answer is $\\boxed{8}$."
+ROWS = [
+    {"problem": "4 + 4?", "solution": SOLUTION},
+    {"problem": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "3 + 4?"}], "solution": "7"},
+    {"problem": "1,000 + 72?", "solution": "We add.\n#### 1,072"},
+    {"problem": "0 + 1?", "solution": ["1", "1.0"]},
+    {"problem": "5 + 6?", "solution": {"value": "11"}},
+    {"problem": "2 + 2?", "solution": None},
+]
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "bom", "csv", "parquet"])
+def test_own_files_of_each_kind_and_answers_of_each_form(tmp_path, kind):
+    path = tmp_path / f"own.{kind if kind != 'bom' else 'jsonl'}"
+    texts = [
+        {key: value if isinstance(value, str) else json.dumps(value) for key, value in row.items()} for row in ROWS
+    ]
+    if kind == "csv":
+        with path.open("w", newline="", encoding="utf-8-sig") as file:
+            writer = csv.DictWriter(file, ["problem", "solution"])
+            writer.writeheader()
+            writer.writerows(texts)
+    elif kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(texts), path)
+    else:
+        text = json.dumps(ROWS) if kind == "json" else "\n".join(map(json.dumps, ROWS))
+        path.write_text(("\ufeff" if kind == "bom" else "") + text, encoding="utf-8")
+    prepare(tmp_path / "d", str(path), question="problem", answer="solution", instruction="")
+    rows = [row for split in ("train", "test") for row in pq.read_table(tmp_path / f"d/{split}.parquet").to_pylist()]
+    truths = {row["prompt"][-1]["content"]: row["reward_model"]["ground_truth"] for row in rows}
+    assert truths == {"4 + 4?": "8", "3 + 4?": "7", "1,000 + 72?": "1072", "0 + 1?": "1", "5 + 6?": "11"}
+    assert [row["prompt"][0]["content"] for row in rows if len(row["prompt"]) == 2] == ["Be brief."]
+    assert [json.loads(line)["number"] for line in (tmp_path / "d/bad_rows.jsonl").read_text().splitlines()] == [5]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"question": "a"}', "needs 'question' and 'answer'"),
-        ('{"question": "a", "answer": ""}', "is empty"),
+        ('{"question": "a"}', "needs the columns 'question' and 'answer', has ['question']"),
+        ('{"question": "a", "answer": ""}', "own.jsonl, row 0: answer is '': is no answer"),
+        ('{"question": "a", "answer": "So we add.\\nDone."}', "marks no answer with"),
+        ('{"question": "a", "answer": ["1", "2"]}', "lists different answers, '1' and '2'"),
+        ('{"question": "", "answer": "1"}', "row 0: question is '': the question is empty"),
         ("{", "line 1: is not JSON"),
         ("", "has no rows"),
     ],
 )
 def test_bad_files_are_refused_by_row(tmp_path, content, message):
     (tmp_path / "own.jsonl").write_text(content)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError) as error:
         prepare(tmp_path / "d", str(tmp_path / "own.jsonl"))
+    assert message in str(error.value)
     assert not (tmp_path / "d").exists()
 
 
@@ -108,8 +148,9 @@ def test_questions_whose_truth_cannot_be_scored_are_dropped_and_named(tmp_path, 
     (tmp_path / "own.jsonl").write_text("\n".join(json.dumps(line) for line in [good, good | {"question": "r"}, bad]))
     prepare(tmp_path / "own", str(tmp_path / "own.jsonl"), ability="code", seed=1)
     said = capsys.readouterr().out
-    assert "dropped 1 of 3" in said
-    assert "no tests" in said
+    assert "1 rows are left out and listed in bad_rows.jsonl" in said
+    (listed,) = map(json.loads, (tmp_path / "own/bad_rows.jsonl").read_text().splitlines())
+    assert (listed["number"], listed["column"]) == (2, "answer")
     (tmp_path / "bad.jsonl").write_text(json.dumps(bad))
-    with pytest.raises(DataError, match="no question has a ground truth"):
+    with pytest.raises(DataError, match="none of 1 rows can be used"):
         prepare(tmp_path / "bad", str(tmp_path / "bad.jsonl"), ability="code")

@@ -84,4 +84,4 @@ def test_the_job_passes_all_checks(jobs, home, monkeypatch):
         1200,
         800,
     )  # a tiny model's tokens are short
-    assert validate_job(job).max_turns == 6
+    assert validate_job(job).rsim.max_turns == 6

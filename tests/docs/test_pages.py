@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 
 import pytest
@@ -14,11 +15,14 @@ from support.paths import ROOT
 from verl_rsim.config.schema import RsimConfig, parse_config
 from verl_rsim.core.episode import Stop
 from verl_rsim.core.schedule import build_schedule
+from verl_rsim.data.rows import read_rows
 from verl_rsim.reward.math_grading.answer_types import AnswerTypes
 from verl_rsim.reward.math_grading.compare import AnswerType
 from verl_rsim.reward.planner_reward import EpisodeOutcome, PlannerScorer
 
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "docs/extending.md").read_text(), re.MULTILINE | re.DOTALL)
+
+PLAIN = re.findall(r"^```()\n(verl-rsim.*?)^```", (ROOT / "docs/extending.md").read_text(), re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -58,6 +62,23 @@ def test_a_schedule():
     schedule = build_schedule(config.schedule, config.weight, 1000)
     assert [schedule.index(step) for step in (1, 100, 101, 800, 801, 1000)] == [0, 0, 1, 1, 2, 2]
     assert schedule.at(500).reasoner_weight == 0.7
+
+
+def test_the_dataset_command(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from verl_rsim.cli import app
+
+    (program, *arguments) = next(text for _, text in PLAIN if "prepare-data" in text).split()
+    assert program == "verl-rsim"
+    rows = [{"problem": f"{n} + 1?", "solution": f"We add.\n\nIt is $\\boxed{{{n + 1}}}$."} for n in range(5)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RSIM_HOME", str(tmp_path))
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    truths = {row["reward_model"]["ground_truth"] for row in read_rows(tmp_path / "data/mine/train.parquet")}
+    assert truths < {"1", "2", "3", "4", "5"}
 
 
 def test_answer_types():

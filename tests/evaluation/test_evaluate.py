@@ -15,6 +15,7 @@ from support.rule_engine import rule_models
 from verl_rsim.core.controls import CONTROLS, FIXED_EACH, PLANNER, parse_controls
 from verl_rsim.core.episode import Request
 from verl_rsim.core.episode_record import question_id
+from verl_rsim.core.rules import Rules
 from verl_rsim.core.strategies import STRATEGIES
 from verl_rsim.evaluation.conditions import ConditionPlayer, SamplingSettings
 from verl_rsim.evaluation.config import EvaluationSettings, ModelConfig
@@ -24,7 +25,6 @@ from verl_rsim.evaluation.models import Reasoner
 from verl_rsim.evaluation.records import RECORDS, Record, RecordFile, read_records
 from verl_rsim.evaluation.reports.summary import report
 from verl_rsim.evaluation.reports.write import compare_evaluations, write_report
-from verl_rsim.evaluation.rules import Rules
 from verl_rsim.evaluation.runner import evaluate
 from verl_rsim.monitoring.episode_log import read_log
 from verl_rsim.reward.config import ScoringConfig
@@ -259,9 +259,12 @@ def test_settings_that_cannot_be_meant(settings, message):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"prompt": "text"}, "row 0: prompt must be a list of messages"),
-        ({"reward_model": {"style": "rule", "ground_truth": ""}}, "row 0: has no reward_model.ground_truth"),
-        ({"data_source": None}, "row 0: has no data_source"),
+        ({"prompt": [{"role": "user"}]}, r"row 0: prompt\[0\].content is None: a message needs a text"),
+        (
+            {"reward_model": {"style": "rule", "ground_truth": ""}},
+            "row 0: reward_model.ground_truth is '': is no answer",
+        ),
+        ({"data_source": None}, "row 0: data_source is None: must name the dataset"),
         ({"prompt": [{"role": "assistant", "content": "hm"}]}, "the user's, not the assistant's"),
     ],
 )

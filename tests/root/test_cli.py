@@ -12,8 +12,7 @@ from support.paths import ROOT
 from typer.testing import CliRunner
 
 from verl_rsim.cli import app
-from verl_rsim.core.strategies import STRATEGIES
-from verl_rsim.monitoring.run_summary import metrics_file, metrics_until, read_metrics
+from verl_rsim.monitoring.metrics_file import metrics_file, metrics_until, read_metrics
 from verl_rsim.training.checkpoint.export import export_policies
 from verl_rsim.utils.errors import DataError
 
@@ -35,19 +34,18 @@ def test_prepare_twice(tmp_path, monkeypatch):
     assert (tmp_path / "models/tiny-llama/config.json").is_file()
 
 
-def test_the_summary_shows_rewards_strategies_and_time(tmp_path):
-    step = {f"strategy/{s.name}": 1 / 9 for s in STRATEGIES}
-    step |= {"timing_s/step": 2.0, "timing_s/gen": 1.0, "reasoner/acc": 0.25, "reasoner/reward": 0.25}
-    step |= {"planner/reward": 0.3, "strategy/entropy": 2.2, "rsim/turns": 2.0}
-    lines = [
-        json.dumps({"step": 1, "data": step}),
-        json.dumps({"step": 2, "data": step | {"reasoner/acc": 0.5}}),
-        '{"st',
-    ]
-    (tmp_path / "m.jsonl").write_text("\n".join(lines))
-    shown = run("summary", str(tmp_path / "m.jsonl")).output
-    for text in ("reasoner/acc", "0.250", "0.500", "self-reflection", "11.1%", "gen", "1.00"):
+def test_the_summary_of_a_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("RSIM_HOME", str(tmp_path))
+    run_dir = tmp_path / "runs/mine"
+    run_dir.mkdir(parents=True)
+    metrics = tmp_path / "metrics/rsim/mine.jsonl"
+    metrics.parent.mkdir(parents=True)
+    steps = [{"step": step, "data": {"timing_s/step": 2.0, "reasoner/acc": step / 4}} for step in (1, 2)]
+    metrics.write_text("\n".join(map(json.dumps, steps)) + '\n{"st')
+    shown = run("summary", str(run_dir)).output
+    for text in ("25% in step 1, 50% in 2", "verl-rsim replay", "verl-rsim export"):
         assert text in shown
+    assert "default_local_dir" in str(run("summary", str(metrics)).exception)
 
 
 def test_bad_input_is_an_error_with_a_remedy(tmp_path):

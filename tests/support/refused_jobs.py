@@ -1,5 +1,7 @@
 """Lists overrides of the recipe ``tiny`` that must be refused at start-up, each with its key and message."""
 
+from support.unusual_rows import CONVERTED, REFUSED
+
 SHARED = ["rsim.shared_weights=true", "planner.model.path=null"]
 CASES = {
     "the recipe itself": ([], None, ""),
@@ -52,11 +54,34 @@ CASES = {
         None,
         "",
     ),
-    "questions that are no chats": (
-        ["data.train_files=HOME/text-prompt.parquet"],
+    "questions in plain text": (["data.train_files=HOME/text-prompt.parquet"], None, ""),
+    "a row that may be left out": (["data.train_files=HOME/rows/nan.jsonl", "rsim.max_bad_rows=1"], None, ""),
+    "a row more than may be left out": (
+        ["data.train_files=HOME/rows/truth.jsonl", "rsim.max_bad_rows=1"],
         "data.train_files",
-        "a question must be a list of messages",
+        "8 of 8 rows cannot be used",
     ),
+    "prompts that are all too long": (
+        ["data.max_prompt_length=8"],
+        "actor_rollout_ref.rollout.prompt_length",
+        "every question of data.train_files is longer in the reasoner's prompt",
+    ),
+    "prompts that are all filtered": (
+        [
+            "data.max_prompt_length=8",
+            "actor_rollout_ref.rollout.prompt_length=256",
+            "data.filter_overlong_prompts=true",
+        ],
+        "data.max_prompt_length",
+        "would drop every question of data.train_files",
+    ),
+    "a planner's prompts that are all too long": (
+        ["planner.rollout.prompt_length=615"],
+        "planner.rollout.prompt_length",
+        "every question of data.train_files is longer in the planner's prompt",
+    ),
+    "data that verl does not read": (["data.val_files=HOME/rows.csv"], "data.val_files", "verl reads .parquet, .json"),
+    "data that is no parquet": (["data.val_files=HOME/damaged.parquet"], "data", "is no parquet file"),
     "system messages that are refused": (
         [
             "actor_rollout_ref.model.path=HOME/models/no-system",
@@ -115,7 +140,7 @@ CASES = {
     ),
     "no such file": (["data.train_files=/nowhere.parquet"], "data.train_files", "no such file"),
     "empty dataset": (["data.train_files=HOME/empty.parquet"], "data.train_files", "the dataset has no rows"),
-    "no ground truth": (["data.val_files=HOME/no-truth.parquet"], "data.val_files", "2 of its rows have no"),
+    "no ground truth": (["data.val_files=HOME/no-truth.parquet"], "data.val_files", "2 of 4 rows cannot be used"),
     "batch": (["data.train_batch_size=64"], "data.train_batch_size", "has only 32 rows"),
     "menu": (["planner.rollout.prompt_length=100"], "planner.rollout.prompt_length", "menu alone takes"),
     "context": (
@@ -263,3 +288,8 @@ CASES = {
         "must not be larger than data.train_batch_size=4",
     ),
 }
+CASES |= {
+    f"rows: {name}": ([f"data.train_files=HOME/rows/{name}.jsonl"], "data.train_files", message)
+    for name, (_, message) in REFUSED.items()
+}
+CASES |= {f"rows: {name}": ([f"data.train_files=HOME/rows/{name}.jsonl"], None, "") for name in CONVERTED}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -94,6 +97,9 @@ for length, response, acts in ((12, 6, (0, 3, 5)), (9, 4, (3,)), (7, 2, ()), (8,
         row[length - response + a] = labels[(length + a) % 9]
         mask[a] = 1
     rows.append(row); masks.append(mask)
+if model_type == "shared_prompt_policy":  # episodes of two questions, one of them sampled three times
+    rows[1] = torch.cat([rows[0][:6], rows[1][-4:]])
+    rows[3] = torch.cat([rows[0][:6], rows[3][-3:]])
 chosen = list(masks)
 if model_type == "language_model":
     chosen = [torch.zeros_like(mask) for mask in masks]
@@ -158,7 +164,7 @@ NUMERICS = """with engine.eval_mode():
     out = engine.forward_backward_batch(batch.clone(), None, forward_only=True)
 got = out["model_output"] if isinstance(out, dict) else out[0]["model_output"]
 for name, wanted in (("log_probs", values), ("entropy", entropies)):
-    found = got[name].values() if model_type == "strategy_policy" else got[name].values() * generated
+    found = got[name].values() * (generated if model_type == "shared_policy" else 1)
     torch.testing.assert_close(found.float(), torch.cat(wanted).detach(), atol=2e-5 if exact else 0.05, rtol=1e-4)
 
 updating = []
@@ -232,30 +238,76 @@ print("losses agree")
 """
 
 
+IMPORTED_ONCE = SET_UP[: SET_UP.index("\npath, strategy")]
+SERVER = (
+    IMPORTED_ONCE
+    + """
+import json, signal, traceback
+
+for line in sys.stdin:
+    case = json.loads(line)
+    children = []
+    for rank in range(case["ranks"]):
+        child = os.fork()
+        if not child:
+            signal.alarm(300)
+            output = os.open(f"{case['output']}{rank}", os.O_WRONLY | os.O_CREAT)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            os.environ.update(RANK=str(rank), WORLD_SIZE=str(case["ranks"]))
+            sys.argv = case["argv"]
+            code = 1
+            try:
+                exec(case["script"], {"__name__": "__main__"})
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+        children.append(child)
+    print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]), flush=True)
+"""
+)
+
+
+@pytest.fixture(scope="module")
+def engine_server() -> Iterator[subprocess.Popen]:
+    """A process that has imported verl and runs each case in a fork of itself: the imports take longer than a case."""
+    command = [sys.executable, "-W", "ignore", "-c", SERVER]
+    environment = {**os.environ, "VERL_PLATFORM": "cpu"}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        yield server
+        server.kill()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def run(
-    tmp_path: Path, script: str, model: Path, strategy: str, flags: tuple[bool, ...], *rest: str, ranks: int = 1
+    server: subprocess.Popen,
+    folder: Path,
+    script: str,
+    model: Path,
+    strategy: str,
+    flags: tuple[bool, ...],
+    *rest: str,
+    ranks: int = 1,
 ) -> list[str]:
-    """What the processes of a job of their own print; the flags are packed, checkpointing and lora."""
-    (tmp_path / "engine.py").write_text(SET_UP + script)
-    port = str(20000 + os.getpid() % 20000)
-    said = [str(model), strategy, *(str(int(flag)) for flag in flags), port, *rest]
-    jobs = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(tmp_path / "engine.py"), *said],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "VERL_PLATFORM": "cpu", "RANK": str(rank), "WORLD_SIZE": str(ranks)},
-        )
-        for rank in range(ranks)
-    ]
-    try:
-        ended = [job.communicate(timeout=300) for job in jobs]
-    finally:
-        for job in jobs:
-            job.kill()
-    assert not any(job.returncode for job in jobs), "\n".join(errors[-3000:] for _, errors in ended)
-    return [output for output, _ in ended]
+    """What the processes of a case print; the flags are packed, checkpointing and lora."""
+    arguments = ["engine.py", str(model), strategy, *(str(int(flag)) for flag in flags), str(free_port()), *rest]
+    case = {"script": SET_UP + script, "argv": arguments, "ranks": ranks, "output": str(folder / "output")}
+    server.stdin.write(json.dumps(case) + "\n")
+    server.stdin.flush()
+    answer = server.stdout.readline()
+    while answer and not answer.startswith("["):  # a warning of an import
+        answer = server.stdout.readline()
+    outputs = [(folder / f"output{rank}").read_text() for rank in range(ranks)]
+    assert json.loads(answer) == [0] * ranks, "\n".join(output[-3000:] for output in outputs)
+    return outputs
 
 
 @pytest.mark.parametrize(
@@ -267,19 +319,23 @@ def run(
         ("strategy_policy", "llama", "fsdp", True, False, False, "fp32"),
         ("strategy_policy", "llama", "fsdp2", True, False, True, "fp32"),
         ("strategy_policy", "llama", "fsdp2", True, True, False, "bf16"),
+        ("shared_prompt_policy", "llama", "fsdp2", True, True, False, "fp32"),
+        ("shared_prompt_policy", "qwen2", "fsdp2", False, False, True, "fp32"),
+        ("shared_prompt_policy", "qwen2", "fsdp2", False, False, False, "bf16"),
         ("shared_policy", "llama", "fsdp2", True, True, False, "fp32"),
         ("shared_policy", "qwen2", "fsdp2", False, False, False, "fp32"),
         ("shared_policy", "qwen2", "fsdp", True, False, True, "fp32"),
         ("shared_policy", "llama", "fsdp2", True, True, False, "bf16"),
     ],
     ids=["untied-checkpointing", "tied", "padded", "fsdp1", "lora", "bfloat16",
+         "shared-prompt", "shared-prompt-lora", "shared-prompt-bfloat16",
          "shared-untied", "shared-padded", "shared-lora", "shared-bfloat16"],
 )  # fmt: skip
 def test_the_engine_agrees_with_plain_torch(
-    home: Path, tmp_path, model_type, family, strategy, packed, checkpointing, lora, param
+    home: Path, engine_server, tmp_path, model_type, family, strategy, packed, checkpointing, lora, param
 ):
     model = home / f"models/tiny-{family}"
-    said = run(tmp_path, NUMERICS, model, strategy, (packed, checkpointing, lora), model_type, param)
+    said = run(engine_server, tmp_path, NUMERICS, model, strategy, (packed, checkpointing, lora), model_type, param)
     assert "numerics agree" in said[0]
 
 
@@ -288,18 +344,21 @@ def test_the_engine_agrees_with_plain_torch(
     [
         ("strategy_policy", "qwen2", "token-mean", "low_var_kl"),
         ("strategy_policy", "llama", "seq-mean-token-sum", "mse"),
+        ("shared_prompt_policy", "llama", "token-mean", "low_var_kl"),
         ("language_model", "llama", "token-mean", "low_var_kl"),
         ("language_model", "qwen2", "seq-mean-token-mean", "kl"),
         ("shared_policy", "llama", "token-mean", "low_var_kl"),
     ],
-    ids=["planner-tokens", "planner-rows", "reasoner-tokens", "reasoner-rows", "shared"],
+    ids=["planner-tokens", "planner-rows", "planner-shared-prompt", "reasoner-tokens", "reasoner-rows", "shared"],
 )
 def test_the_whole_loss_of_a_mini_batch_is_that_of_plain_torch(
-    home: Path, tmp_path, model_type, family, aggregation, divergence
+    home: Path, engine_server, tmp_path, model_type, family, aggregation, divergence
 ):
     """Clipping, entropy, KL and aggregation, over micro-batches of one row; language_model is the reasoner's engine."""
     model = home / f"models/tiny-{family}"
-    said = run(tmp_path, LOSS, model, "fsdp2", (True, False, False), model_type, "fp32", aggregation, divergence)
+    said = run(
+        engine_server, tmp_path, LOSS, model, "fsdp2", (True, False, False), model_type, "fp32", aggregation, divergence
+    )
     assert "losses agree" in said[0]
 
 
@@ -311,9 +370,9 @@ def test_the_whole_loss_of_a_mini_batch_is_that_of_plain_torch(
     ],
 )
 def test_two_ranks_that_share_the_weights_agree_with_plain_torch(
-    home: Path, tmp_path, model_type, family, strategy, param
+    home: Path, engine_server, tmp_path, model_type, family, strategy, param
 ):
     """Flat parameters, sharded, and mixed precision: what a job on GPUs has unless it is told otherwise."""
-    said = run(tmp_path, LOSS, home / f"models/tiny-{family}", strategy, (True, True, False),
+    said = run(engine_server, tmp_path, LOSS, home / f"models/tiny-{family}", strategy, (True, True, False),
                model_type, param, "token-mean", "low_var_kl", ranks=2)  # fmt: skip
     assert ["losses agree" in each for each in said] == [True, True]

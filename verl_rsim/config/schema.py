@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from verl_rsim.core.episode import Injection, Limits
+from verl_rsim.core.rules import PLANNER_DECODINGS
 from verl_rsim.reward.config import RewardConfig, ScoringConfig
 from verl_rsim.utils.errors import ConfigError
 from verl_rsim.utils.settings_blocks import fill
@@ -22,8 +23,6 @@ from verl_rsim.utils.validators import POSITIVE, check_at_least, check_choice
 ROLES = ("planner", "reasoner")
 PHASES = ("rollout", "log_probs", "update", "save", "weight_sync", "validation", "metrics")
 """Phases of a training step; ``rsim.watchdog.phase_seconds`` sets a timeout for each."""
-PLANNER_DECODINGS = ("constrained", "free")
-"""Decoding modes of the planner: one of the nine strategy labels, or any text."""
 WRONG_TRAINER_FIX = (
     "a trainer of one policy would run rSIM's rollout; set it to rsim, or name another config than verl_rsim's"
 )
@@ -149,6 +148,7 @@ class RsimConfig:
     deterministic: bool = False
     seed: int = 0
     max_failed_share: float = 0.1
+    max_bad_rows: int = 0
     sample_poll_seconds: float = 0.2
     watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
     episode_log: EpisodeLogConfig = field(default_factory=EpisodeLogConfig)
@@ -163,6 +163,7 @@ class RsimConfig:
             raise ConfigError("rsim.step_delimiter", self.step_delimiter, 'must not be empty, e.g. "\\n\\n"')
         if not 0 <= self.max_failed_share <= 1:
             raise ConfigError("rsim.max_failed_share", self.max_failed_share, "must be a share in [0, 1]")
+        check_at_least("rsim.max_bad_rows", self.max_bad_rows, 0)
         for role in self.train:
             check_choice("rsim.train", role, list(ROLES))
         if not self.train:

@@ -6,6 +6,7 @@ machine and its memory is free when it ends.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +17,14 @@ from rich.console import Console
 from verl_rsim.continual.chain import Chain
 from verl_rsim.continual.forgetting import ForgettingReport
 from verl_rsim.continual.report import REASONER, write_forgetting_report
-from verl_rsim.continual.stages import RunCommand, StageFailed, StageJob, find_data_folder, plan_jobs
+from verl_rsim.continual.stages import RunCommand, StageFailed, StageJob, find_data_folder, hydra_quoted, plan_jobs
+from verl_rsim.core.policy_description import PolicyDescription, TrainedRules, find_description
 from verl_rsim.evaluation.dataset import load_questions
 from verl_rsim.evaluation.engines.http import is_url
 from verl_rsim.evaluation.manifest import open_manifest, weights_digest
 from verl_rsim.evaluation.matrix import Matrix, parse_matrix
 from verl_rsim.evaluation.models import Planner, Reasoner, find_model_folder
+from verl_rsim.evaluation.trained_rules import resolve_rules
 from verl_rsim.training import launch
 from verl_rsim.utils.artifact_folders import locked_folder, write_atomically
 from verl_rsim.utils.errors import ConfigError
@@ -30,6 +33,8 @@ RULES = {"max_turns": "max_turns", "max_step_tokens": "max_step_tokens", "max_an
          "injection": "injection", "delimiter": "step_delimiter",
          "planner_decoding": "planner_decoding"}  # fmt: skip
 """Rules of the evaluation, each with the key of ``rsim`` that holds it in training."""
+TEMPLATE_KEY = "data.apply_chat_template_kwargs"
+"""Key of training that holds the arguments of both chat templates."""
 
 
 def run_chain(chain: Chain, folder: Path, console: Console, run_command: RunCommand) -> ForgettingReport:
@@ -45,9 +50,30 @@ def run_chain(chain: Chain, folder: Path, console: Console, run_command: RunComm
         ConfigError, DataError: the chain cannot work; raised before anything is started.
         StageFailed: a command failed; the same call resumes there.
     """
+    description = find_description(local_model("planner", chain.planner, Planner.role), Planner.role)
+    chain = with_planners_rules(chain, description.rules if description else None)
     jobs = plan_jobs(chain, folder)
     with locked_folder(folder):
-        return _ChainRun(chain, jobs, folder, console, run_command).run()
+        return _ChainRun(chain, description, jobs, folder, console, run_command).run()
+
+
+def with_planners_rules(chain: Chain, trained: TrainedRules | None) -> Chain:
+    """Returns the chain with the rules under which its first planner was trained, where it overrides none.
+
+    Args:
+        chain: as its file describes it.
+        trained: None if the planner does not say how it was trained; the recipe's rules then hold.
+    """
+    if trained is None:
+        return chain
+    values = {f"rsim.{setting}": getattr(trained.rules, rule) for rule, setting in RULES.items()}
+    added = [f"{key}={hydra_quoted(value)}" for key, value in values.items()]
+    overrides = [*chain.overrides, *(override for stage in chain.stages for override in stage.overrides)]
+    # Hydra takes the last of several values of a key, but refuses to add a key that is already there.
+    if not any(TEMPLATE_KEY in override for override in overrides):
+        for name, value in trained.template_kwargs[Planner.role].items():
+            added.append(f"++{TEMPLATE_KEY}.{name}={hydra_quoted(value)}")
+    return dataclasses.replace(chain, overrides=(*added, *chain.overrides))
 
 
 def local_model(key: str, source: str, role: str) -> str:
@@ -65,17 +91,27 @@ class _ChainRun:
     """Runs a chain once, from its first unfinished part to its end.
 
     Attributes:
+        description: how the chain's planner was trained, if it says so.
         planner, reasoner: the chain's models: a folder or a Hugging Face id.
         template: the chat template's arguments of training, as a model's block of a transfer's file.
         block: the transfer's file without its planners.
         seed: seed of the evaluation.
     """
 
-    def __init__(self, chain: Chain, jobs: Sequence[StageJob], folder: Path, console: Console, run_command: RunCommand):
-        self.chain, self.jobs, self.folder = chain, jobs, folder
+    def __init__(
+        self,
+        chain: Chain,
+        description: PolicyDescription | None,
+        jobs: Sequence[StageJob],
+        folder: Path,
+        console: Console,
+        run_command: RunCommand,
+    ):
+        self.chain, self.description, self.jobs, self.folder = chain, description, jobs, folder
         self.console, self.run_command = console, run_command
         self.planner = local_model("planner", chain.planner, Planner.role)
         self.reasoner = local_model("reasoner", chain.reasoner, Reasoner.role)
+        find_description(self.reasoner, Reasoner.role)  # refuses a trained planner in the reasoner's place
 
     def run(self) -> ForgettingReport:
         """Runs everything that is not finished, in order, and returns the newest report."""
@@ -137,10 +173,11 @@ class _ChainRun:
             "reasoners": {REASONER: self._model(self.reasoner)},
             "datasets": test_files(self.chain),
         }
+        resolve_rules({self.chain.planner: self.description}, block["rules"]).show(self.console)
         settings = self._matrix(block, 0).settings
         # Read here only to report a dataset that is missing or broken before anything runs.
         for source in block["datasets"].values():
-            load_questions(source, settings.limit)
+            load_questions(source, settings.limit, settings.scoring)
         return block, settings.seed
 
     def _matrix(self, block: dict[str, Any], stages: int) -> Matrix:

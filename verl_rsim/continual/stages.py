@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -139,7 +140,7 @@ class StageJob:
         return [
             *self.overrides,
             "rsim.train=[planner]",
-            *(f"{key}={_hydra_quoted(value)}" for key, value in set_by_chain.items()),
+            *(f"{key}={hydra_quoted(value)}" for key, value in set_by_chain.items()),
         ]
 
     def compose(self, planner: str, reasoner: str) -> DictConfig:
@@ -257,8 +258,16 @@ def plan_jobs(chain: Chain, folder: Path) -> list[StageJob]:
     return jobs
 
 
-def _hydra_quoted(value: object) -> str:
+def hydra_quoted(value: object) -> str:
     """Returns a value as hydra's override grammar needs it: paths with ``=`` or spaces would be parsed otherwise."""
-    if isinstance(value, int):
-        return str(value)
-    return "'" + str(value).replace("'", "\\'") + "'"
+    if value is None:
+        return "null"
+    if isinstance(value, int | float):
+        return str(value).lower()  # booleans as YAML writes them
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{hydra_quoted(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(hydra_quoted, value)) + "]"
+    # Hydra reads a backslash as an escape only in front of a quote.
+    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", str(value)).replace("'", "\\'")
+    return f"'{escaped}'"

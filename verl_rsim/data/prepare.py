@@ -11,8 +11,10 @@ from typing import Any
 from verl_rsim.data.filters import NO_FILTERS, Filters
 from verl_rsim.data.published import PUBLISHED, LoadedDataset, data_files, load_published
 from verl_rsim.data.question import Question
+from verl_rsim.data.question_files import is_file_name, read_question_file
+from verl_rsim.data.row_reader import BAD_ROWS, describe, write_bad_rows
 from verl_rsim.data.rows import evaluation_file, rows_digest, write_rows
-from verl_rsim.data.sources import generate_questions, is_file_name, load_humaneval, read_question_file
+from verl_rsim.data.sources import generate_questions, load_humaneval
 from verl_rsim.data.splits import ALL, describe_splits, split_dataset
 from verl_rsim.data.synthetic import SYNTHETIC, generate_synthetic
 from verl_rsim.data.verl_row import verl_row
@@ -43,8 +45,8 @@ def load_source(
     """Loads all questions of a source in a fixed order.
 
     Args:
-        source: a name in :data:`PUBLISHED` or :data:`SYNTHETIC`, the name of a reasoning-gym generator, or a .jsonl or
-            .parquet file.
+        source: a name in :data:`PUBLISHED` or :data:`SYNTHETIC`, the name of a reasoning-gym generator, or a .csv,
+            .json, .jsonl or .parquet file.
         count: number of questions to generate; other sources are read as a whole.
         seed: seed of the generation, or of the order of a file's questions.
         question, answer: column names of a file.
@@ -65,9 +67,10 @@ def load_source(
         raise ConfigError(key, copy or revision, f"{source} is no published dataset; choose {', '.join(PUBLISHED)}")
     if is_file_name(source):
         path = Path(source)
-        questions = read_question_file(path, question, answer, ability)
-        random.Random(seed).shuffle(questions)
-        return LoadedDataset({ALL: questions}, {ALL: len(questions)}, {"files": {path.name: digest(path)}})
+        found = read_question_file(path, question, answer, ability)
+        random.Random(seed).shuffle(found.questions)
+        origin = {"files": {path.name: digest(path)}}
+        return LoadedDataset({ALL: found.questions}, {ALL: found.rows}, origin, tuple(found.bad))
     generate = generate_synthetic if source in SYNTHETIC else generate_questions
     unique: dict[str, Question] = {}
     for generated in generate(source, count, seed):
@@ -136,6 +139,9 @@ def prepare(
             revision=revision,
         )
         splits, overlap = split_dataset(loaded, name, train, test, seed, filters, instruction)
+        if loaded.bad:
+            write_bad_rows(target / BAD_ROWS, loaded.bad)
+            print(f"{name}: {len(loaded.bad)} rows are left out and listed in {BAD_ROWS}; {describe(loaded.bad)}")
         hashes = {}
         for split_name, split in splits.items():
             rows = [verl_row(item, name, split_name, index, instruction) for index, item in enumerate(split.questions)]

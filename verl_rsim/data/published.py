@@ -14,6 +14,7 @@ from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 from verl_rsim.data.question import Question
+from verl_rsim.data.row_reader import BadRow
 from verl_rsim.utils.artifact_folders import digest
 from verl_rsim.utils.errors import DataError
 
@@ -162,11 +163,13 @@ class LoadedDataset:
         questions: questions of each split, in the source's order.
         read: rows read of each split.
         origin: source of the rows, for the manifest: the hub's repository and commit, or files and their hashes.
+        bad: rows of the user's own file that cannot be used.
     """
 
     questions: Mapping[str, list[Question]]
     read: Mapping[str, int]
     origin: Mapping[str, Any]
+    bad: tuple[BadRow, ...] = ()
 
 
 def load_published(name: str, copy: Path | None = None, revision: str | None = None) -> LoadedDataset:

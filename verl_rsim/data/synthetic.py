@@ -1,4 +1,4 @@
-"""Generates synthetic questions: one dataset for each type of answer, named ``{type}_synthetic``.
+"""Generates synthetic questions: the quickstart's sums, and one dataset for each type of answer, ``{type}_synthetic``.
 
 They replace the public datasets where there is no network, and test that answers of each type are learned and scored.
 Financial questions (``finance_synthetic``) come from :mod:`verl_rsim.data.finance`.
@@ -16,6 +16,11 @@ from verl_rsim.data.question import Question
 
 QuestionGenerator = Callable[[random.Random], Question]
 """Draws one question from a random source."""
+
+
+def _sum(rng: random.Random) -> Question:
+    left, right = rng.randint(1, 25), rng.randint(1, 25)
+    return Question(f"What is {left} + {right}?", str(left + right))
 
 
 def _math(rng: random.Random) -> Question:
@@ -86,6 +91,7 @@ def _finance(rng: random.Random) -> Question:
 
 
 SYNTHETIC: Mapping[str, QuestionGenerator] = {
+    "sums": _sum,
     "finance_synthetic": _finance,
     "math_synthetic": _math,
     "number_synthetic": _number,
@@ -99,7 +105,8 @@ SYNTHETIC: Mapping[str, QuestionGenerator] = {
     "date_synthetic": _date,
     "auto_synthetic": _auto,
 }
-"""Generators by the name of their dataset; ``auto_synthetic`` mixes the answer types of TheoremQA."""
+"""Generators by the name of their dataset. ``sums`` has 625 different questions; ``auto_synthetic`` mixes the types of
+TheoremQA."""
 
 
 def generate_synthetic(name: str, count: int, seed: int) -> list[Question]:

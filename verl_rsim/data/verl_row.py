@@ -17,6 +17,9 @@ INSTRUCTIONS = {
 }
 """Instructions added to a question for answer types that need another one than :data:`BOXED_INSTRUCTION`."""
 
+SOURCE_INSTRUCTIONS = {"sums": "Reply with the answer alone, in \\boxed{}."}
+"""Instructions of single datasets: a sum of two small numbers needs no steps, and a small model gets lost in them."""
+
 
 def build_prompt(question: Question, source: str, instruction: str | None = None) -> str:
     """Returns the prompt of a question: its text and an instruction.
@@ -27,6 +30,8 @@ def build_prompt(question: Question, source: str, instruction: str | None = None
         instruction: replaces the default instruction of the answer type; "" adds none.
     """
     if instruction is None:
+        instruction = SOURCE_INSTRUCTIONS.get(source)
+    if instruction is None:
         kind = ANSWER_TYPES.check_truth(question.answer, source) if question.ability != "code" else None
         instruction = INSTRUCTIONS.get(kind, BOXED_INSTRUCTION) if kind else CODE_INSTRUCTION
     return f"{question.text}\n{instruction}" if instruction else question.text
@@ -34,9 +39,10 @@ def build_prompt(question: Question, source: str, instruction: str | None = None
 
 def verl_row(question: Question, data_source: str, split: str, index: int, instruction: str | None = None) -> dict:
     """Returns a row in the format of verl's RLHFDataset; see :func:`build_prompt` for ``instruction``."""
+    context = [{"role": role, "content": content} for role, content in question.context]
     return {
         "data_source": data_source,
-        "prompt": [{"role": "user", "content": build_prompt(question, data_source, instruction)}],
+        "prompt": [*context, {"role": "user", "content": build_prompt(question, data_source, instruction)}],
         "ability": question.ability,
         "reward_model": {"style": "rule", "ground_truth": question.answer},
         "extra_info": {"split": split, "index": index, "question": question.text},

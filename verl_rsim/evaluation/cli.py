@@ -1,18 +1,16 @@
-"""Defines the commands ``eval``, ``transfer``, ``results`` and ``compare``; heavy imports wait until one runs."""
+"""Defines ``eval``, ``transfer``, ``results``, ``compare`` and ``grade``; heavy imports wait until one runs."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from verl_rsim.utils.errors import ConfigError
-
-MODEL_HELP = "Hugging Face folder or id, checkpoint global_step_N, or URL of a server with /v1/completions"
+from verl_rsim.evaluation.play_options import MODEL_HELP, PlayOptions, parse_json_option, takes_play_options
 
 
+@takes_play_options
 def eval_command(
     reasoner: Annotated[str, typer.Option(help=MODEL_HELP)],
     data: Annotated[str, typer.Option(help="A .parquet file, or the name of prepared data")],
@@ -31,24 +29,7 @@ def eval_command(
     seed: Annotated[int, typer.Option(help="Seed of sampling and statistics")] = 0,
     limit: Annotated[int | None, typer.Option(help="Play only the first N questions")] = None,
     concurrency: Annotated[int, typer.Option(help="Episodes played at once")] = 32,
-    max_turns: Annotated[int, typer.Option(help="Most turns of an episode, as rsim.max_turns")] = 6,
-    max_step_tokens: Annotated[int, typer.Option(help="Most tokens of a step, as rsim.max_step_tokens")] = 128,
-    max_answer_tokens: Annotated[
-        int, typer.Option(help="Most tokens of the final answer, as rsim.max_answer_tokens")
-    ] = 128,
-    max_prompt_tokens: Annotated[
-        int | None, typer.Option(help="Most tokens of a prompt; default: all that the context leaves")
-    ] = None,
-    context: Annotated[int, typer.Option(help="Most tokens of a row; a model's own limit may be lower")] = 8192,
-    injection: Annotated[str, typer.Option(help="inline or chat, as rsim.injection")] = "inline",
-    delimiter: Annotated[
-        str, typer.Option(help="Text that ends a step, as rsim.step_delimiter", show_default=False)
-    ] = "\n\n",
-    planner_decoding: Annotated[str, typer.Option(help="constrained or free, as in training")] = "constrained",
-    planner_tokenizer: Annotated[str | None, typer.Option(help="Tokenizer of a planner behind a URL")] = None,
-    reasoner_tokenizer: Annotated[str | None, typer.Option(help="Tokenizer of a reasoner behind a URL")] = None,
-    template: Annotated[str, typer.Option(help="Arguments of both chat templates, as JSON")] = "{}",
-    engine: Annotated[str, typer.Option(help="Arguments of vLLM's AsyncEngineArgs, as JSON")] = "{}",
+    play: PlayOptions = PlayOptions(),  # noqa: B008 (it is frozen)
     scoring: Annotated[str, typer.Option(help="Settings as in rsim.scoring, as JSON")] = "{}",
     fusion_url: Annotated[
         str | None, typer.Option(help="URL of the sandbox service, for the scoring setting sandbox=fusion")
@@ -58,20 +39,10 @@ def eval_command(
     """Evaluate a planner with a reasoner against controls; after a kill the same command continues."""
     from rich.console import Console
 
-    from verl_rsim.evaluation.config import EvaluationSettings, ModelConfig
+    from verl_rsim.evaluation.config import EvaluationSettings
     from verl_rsim.evaluation.evaluate import run_eval
-    from verl_rsim.evaluation.rules import Rules
     from verl_rsim.reward.config import parse_scoring
 
-    rules = Rules(
-        max_turns=max_turns,
-        max_step_tokens=max_step_tokens,
-        max_answer_tokens=max_answer_tokens,
-        max_prompt_tokens=max_prompt_tokens,
-        injection=injection,
-        delimiter=delimiter,
-        planner_decoding=planner_decoding,
-    )
     settings = EvaluationSettings(
         samples=samples,
         temperature=temperature,
@@ -80,40 +51,20 @@ def eval_command(
         seed=seed,
         limit=limit,
         concurrency=concurrency,
-        rules=rules,
         scoring=parse_scoring(parse_json_option("scoring", scoring)),
         fusion_url=fusion_url,
     )
-    model_options: dict[str, Any] = {
-        "template_kwargs": parse_json_option("template", template),
-        "engine_options": parse_json_option("engine", engine),
-        "context": context,
-    }
     run_eval(
-        reasoner=ModelConfig(reasoner, reasoner_tokenizer, **model_options),
-        planner=ModelConfig(planner, planner_tokenizer, **model_options) if planner else None,
-        base_planner=ModelConfig(base_planner, planner_tokenizer, **model_options) if base_planner else None,
+        reasoner=play.reasoner(reasoner),
+        planner=play.planner(planner) if planner else None,
+        base_planner=play.planner(base_planner) if base_planner else None,
         data=data,
         controls=[name.strip() for name in controls.split(",") if name.strip()],
         settings=settings,
+        given_rules=play.given_rules(),
         out=out,
         console=Console(),
     )
-
-
-def parse_json_option(key: str, text: str) -> dict[str, Any]:
-    """Parses the value of an option that holds a JSON object.
-
-    Raises:
-        ConfigError: the text is not a JSON object.
-    """
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise ConfigError(key, text, 'must be a JSON object, e.g. {"enable_thinking": false}')
-    return value
 
 
 def transfer(
@@ -164,8 +115,52 @@ def compare(
     compare_evaluations(first, second, Console(), tuple(condition or ()))
 
 
+def grade(
+    file: Annotated[Path, typer.Argument(help="Rows with text and truth (docs/rewards.md), or the folder of a run")],
+    kind: Annotated[str, typer.Option("--type", help="Type of rows without type and data_source")] = "math",
+    against: Annotated[str, typer.Option(help="Other scorers to compare with: verl, math_verify, or both")] = "",
+    by: Annotated[str, typer.Option(help="Column by which the table counts")] = "type",
+    show: Annotated[int, typer.Option(min=0, help="Rows whose verdict is explained on the terminal")] = 20,
+    out: Annotated[Path | None, typer.Option(help="JSONL file for all verdicts and explanations")] = None,
+    scoring: Annotated[str, typer.Option(help="Settings as in rsim.scoring, as JSON")] = "{}",
+    fusion_url: Annotated[
+        str | None, typer.Option(help="URL of the sandbox service, for the scoring setting sandbox=fusion")
+    ] = None,
+) -> None:
+    """Grade texts offline and explain each verdict: what was extracted, and how it was compared."""
+    from rich.console import Console
+
+    from verl_rsim.evaluation.grading import grade_file, write_graded
+    from verl_rsim.evaluation.reports.grading import (
+        comparison_table,
+        counts_table,
+        print_differences,
+        print_explanations,
+    )
+    from verl_rsim.reward.config import parse_scoring
+
+    console, names = Console(), [name.strip() for name in against.split(",") if name.strip()]
+    settings = parse_scoring(parse_json_option("scoring", scoring))
+    graded, problems = grade_file(file, kind, settings, names, fusion_url)
+    print_explanations(graded, show, console)
+    if names or any(item.disputed for item in graded):
+        print_differences(graded, show, console)
+    for table in (counts_table(graded, by), comparison_table(graded, by)):
+        if table is not None:
+            console.print()
+            console.print(table)
+    if out:
+        write_graded(out, graded)
+        console.print(f"Wrote {out}", highlight=False)
+    for problem in problems[:show]:
+        typer.secho(problem, fg="red", err=True)
+    if problems:
+        typer.secho(f"{len(problems)} rows were not graded", fg="red", err=True)
+        raise typer.Exit(1)
+
+
 def mount(app: typer.Typer) -> None:
     """Adds the commands to ``verl-rsim``."""
     app.command("eval")(eval_command)
-    for command in (transfer, results, compare):
+    for command in (transfer, results, compare, grade):
         app.command()(command)

@@ -22,11 +22,11 @@ from verl_rsim.core.controls import ALONE, FIXED, RANDOM, SELF_STRATEGIES
 from verl_rsim.core.episode import Episode, Generate, Generation, Request, StepEnd, Stop
 from verl_rsim.core.episode_record import TurnRecord, mean_log_prob, turn_record
 from verl_rsim.core.prompts import Codec, Message
+from verl_rsim.core.rules import Rules
 from verl_rsim.core.strategies import LABELS, STRATEGIES, strategy_index
 from verl_rsim.evaluation.dataset import EvaluationQuestion
 from verl_rsim.evaluation.engines.base import EngineSampler, Sampling
 from verl_rsim.evaluation.models import Planner, Reasoner
-from verl_rsim.evaluation.rules import Rules
 
 SELF_PROMPT = """
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from verl_rsim.core.policy_description import PolicyDescription, TrainedRules
+from verl_rsim.core.rules import Rules
 from verl_rsim.evaluation.conditions import ConditionPlayer, SamplingSettings
 from verl_rsim.evaluation.engines.base import Engine, Sampling
 from verl_rsim.evaluation.engines.vllm import VllmEngine
-from verl_rsim.evaluation.models import MAX_CONTEXT, AnyModel, LanguageModel, Planner, Reasoner
-from verl_rsim.evaluation.rules import Rules
+from verl_rsim.evaluation.models import MAX_CONTEXT, AnyModel, LanguageModel, Planner, Reasoner, describe_model
 from verl_rsim.reward.config import ScoringConfig
 from verl_rsim.utils.artifact_folders import home
 from verl_rsim.utils.errors import ConfigError
@@ -33,13 +34,23 @@ class ModelConfig:
 
     path: str
     tokenizer: str | None = None
-    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    template_kwargs: Mapping[str, Any] | None = None
     engine_options: Mapping[str, Any] = field(default_factory=dict)
     context: int = MAX_CONTEXT
 
     def __post_init__(self) -> None:
         if type(self.context) is not int or self.context < 1:
             raise ConfigError("context", self.context, "must be a whole number >= 1")
+
+    def describe(self, role: str) -> PolicyDescription | None:
+        """Returns how the model was trained, or None if it does not say so."""
+        return describe_model(self.path, role, self.tokenizer)
+
+    def with_rules(self, trained: TrainedRules, role: str) -> ModelConfig:
+        """Returns the model with the chat template's arguments of a training, unless it has its own."""
+        if self.template_kwargs is not None:
+            return self
+        return dataclasses.replace(self, template_kwargs=trained.template_kwargs[role])
 
     def load(self, cls: type[AnyModel]) -> AnyModel:
         """Finds the model and reads its tokenizer; the weights are loaded later."""

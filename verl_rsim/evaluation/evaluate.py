@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from verl_rsim.core.controls import BASE_PLANNER, PLANNER, parse_controls
 from verl_rsim.evaluation.conditions import ConditionPlayer
 from verl_rsim.evaluation.config import EvaluationSettings, ModelConfig, build_condition_player, default_folder
-from verl_rsim.evaluation.dataset import check_truths, load_questions
+from verl_rsim.evaluation.dataset import check_sandbox, load_questions
 from verl_rsim.evaluation.models import Planner, Reasoner
 from verl_rsim.evaluation.reports.summary import Report
 from verl_rsim.evaluation.reports.write import write_report
 from verl_rsim.evaluation.runner import evaluate, fixed_settings
+from verl_rsim.evaluation.trained_rules import ResolvedRules, resolve_rules
 from verl_rsim.reward.scorer import Scorer
 from verl_rsim.utils.errors import ConfigError
 
@@ -27,6 +30,7 @@ def run_eval(
     data: str,
     controls: Sequence[str],
     settings: EvaluationSettings,
+    given_rules: Mapping[str, Any],
     out: Path | None,
     console: Console,
 ) -> Report:
@@ -38,7 +42,8 @@ def run_eval(
         base_planner: the planner before training, or None.
         data: a parquet file, or the name of prepared data.
         controls: names of controls, as in :func:`verl_rsim.core.controls.parse_controls`.
-        settings: sampling, rules and scoring.
+        settings: sampling and scoring; its rules are replaced.
+        given_rules: rules other than those with which the planner was trained, as in :func:`resolve_rules`.
         out: destination folder; None for :func:`default_folder`.
         console: shows progress and report.
 
@@ -49,13 +54,20 @@ def run_eval(
     control_names = parse_controls(controls)
     if not control_names and planner is None and base_planner is None:
         raise ConfigError("controls", list(controls), "nothing is left to evaluate; name a planner or a control")
-    dataset = load_questions(data, settings.limit)
+    dataset = load_questions(data, settings.limit, settings.scoring)
     scorer = Scorer(settings.scoring, settings.fusion_url)
     try:
-        check_truths(dataset, scorer)
+        check_sandbox(dataset, scorer)
         configs = {BASE_PLANNER: base_planner, PLANNER: planner}
-        planners = {name: config.load(Planner) for name, config in configs.items() if config is not None}
-        player = build_condition_player(reasoner.load(Reasoner), planners, control_names, settings)
+        resolved = _resolve_rules(planner or base_planner, given_rules)
+        resolved.show(console)
+        settings = dataclasses.replace(settings, rules=resolved.rules)
+        planners = {}
+        for name, config in configs.items():
+            if config is not None:
+                planners[name] = config.with_rules(resolved.trained, Planner.role).load(Planner)
+        loaded_reasoner = reasoner.with_rules(resolved.trained, Reasoner.role).load(Reasoner)
+        player = build_condition_player(loaded_reasoner, planners, control_names, settings)
         folder = out or default_folder(fixed_settings(player, dataset, scorer))
         console.print(f"Results go to {folder}", highlight=False)
 
@@ -77,6 +89,11 @@ def run_eval(
     finally:
         scorer.close()
     return write_report(folder, console)
+
+
+def _resolve_rules(planner: ModelConfig | None, given: Mapping[str, Any]) -> ResolvedRules:
+    """Returns the rules of the planner under test, by which the controls and the planner before training play too."""
+    return resolve_rules({planner.path: planner.describe(Planner.role)} if planner else {}, given)
 
 
 async def close_models(player: ConditionPlayer) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from verl_rsim.core.policy_description import POLICY_FILE
 from verl_rsim.utils.artifact_folders import MANIFEST, digest, write_atomically
 from verl_rsim.utils.environment import versions
 from verl_rsim.utils.errors import ConfigError, DataError
@@ -99,8 +100,11 @@ def git_commit() -> str | None:
 
 @functools.lru_cache
 def weights_digest(folder: Path) -> str:
-    """Returns one SHA-256 over the names and contents of a model folder's files; cached for the process."""
+    """Returns one SHA-256 over the names and contents of a model folder's files; cached for the process.
+
+    What an export says of its training does not count: the rules of play are compared by themselves.
+    """
     suffixes = (".safetensors", ".bin", ".json", ".jinja", ".model")
     files = sorted(path for path in folder.iterdir() if path.suffix in suffixes)
-    lines = [f"{path.name} {digest(path)}" for path in files if path.name != MANIFEST]
+    lines = [f"{path.name} {digest(path)}" for path in files if path.name not in (MANIFEST, POLICY_FILE)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -6,14 +6,17 @@ reasoner on a dataset form one cell, ``controls``.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from verl_rsim.core.controls import CONTROLS, parse_controls
+from verl_rsim.core.policy_description import PolicyDescription
+from verl_rsim.core.rules import Rules
 from verl_rsim.evaluation.config import EvaluationSettings, ModelConfig
-from verl_rsim.evaluation.rules import Rules
+from verl_rsim.evaluation.trained_rules import ResolvedRules, resolve_rules
 from verl_rsim.reward.config import parse_scoring
 from verl_rsim.utils.errors import ConfigError
 from verl_rsim.utils.settings_blocks import build
@@ -31,6 +34,7 @@ class Matrix:
         datasets: parquet files or names of prepared data, by name.
         controls: controls that every reasoner plays on every dataset.
         settings: sampling, rules and scoring of all cells.
+        given_rules: the rules that the file gives; the others are those with which the planners were trained.
     """
 
     planners: Mapping[str, ModelConfig]
@@ -38,6 +42,7 @@ class Matrix:
     datasets: Mapping[str, str]
     controls: tuple[str, ...] = CONTROLS[:1]
     settings: EvaluationSettings = field(default_factory=EvaluationSettings)
+    given_rules: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,8 @@ def parse_matrix(block: Mapping[str, Any]) -> Matrix:
         controls = [controls]
     if not isinstance(controls, list):
         raise ConfigError("controls", controls, "must be all, none or a list, e.g. [alone, random]")
-    rules = build(Rules, "rules", values.pop("rules", None) or {})
+    given_rules = values.pop("rules", None) or {}
+    rules = build(Rules, "rules", given_rules)
     scoring = parse_scoring(values.pop("scoring", None) or {})
     for name, source in datasets.items():
         if not isinstance(source, str):
@@ -89,7 +95,30 @@ def parse_matrix(block: Mapping[str, Any]) -> Matrix:
         datasets=datasets,
         controls=parse_controls(str(name) for name in controls),
         settings=build(EvaluationSettings, "", {**values, "rules": rules, "scoring": scoring}),
+        given_rules=given_rules,
     )
+
+
+def with_trained_rules(
+    matrix: Matrix, planners: Mapping[str, PolicyDescription | None]
+) -> tuple[Matrix, ResolvedRules]:
+    """Returns the matrix with the rules of its planners, where its file gives no others, and those rules.
+
+    Args:
+        matrix: as its file describes it.
+        planners: how the planners were trained, by name.
+
+    Raises:
+        ConfigError: the planners were trained with different rules, and the file gives none.
+    """
+    resolved = resolve_rules(planners, matrix.given_rules)
+    changed = dataclasses.replace(
+        matrix,
+        planners={name: model.with_rules(resolved.trained, "planner") for name, model in matrix.planners.items()},
+        reasoners={name: model.with_rules(resolved.trained, "reasoner") for name, model in matrix.reasoners.items()},
+        settings=dataclasses.replace(matrix.settings, rules=resolved.rules),
+    )
+    return changed, resolved
 
 
 def _named_block(key: str, block: Any) -> dict[str, Any]:

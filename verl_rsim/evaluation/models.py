@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from verl_rsim.core.episode import Episode
+from verl_rsim.core.policy_description import PolicyDescription, find_description
 from verl_rsim.core.prompts import Codec, Message, eos_ids
+from verl_rsim.core.rules import Rules
 from verl_rsim.core.template_check import TemplateSettings, check_template
 from verl_rsim.evaluation.engines.base import Engine, EngineSampler, Sampling
 from verl_rsim.evaluation.engines.http import HttpEngine, is_url
 from verl_rsim.evaluation.engines.vllm import VllmEngine
-from verl_rsim.evaluation.rules import Rules
 from verl_rsim.training.checkpoint.export import export_policies
 from verl_rsim.training.checkpoint.store import FOLDERS, STATE, read_state
 from verl_rsim.utils.artifact_folders import build_folder, home
@@ -41,6 +42,7 @@ class LanguageModel:
         folder: folder of the weights on this machine; None for an endpoint or a Hugging Face id.
         codec: tokenizer and chat template of the model.
         engine: continues the model's token ids.
+        description: how the model was trained, if its folder says so.
     """
 
     role: ClassVar[str]
@@ -48,6 +50,7 @@ class LanguageModel:
     folder: Path | None
     codec: Codec
     engine: Engine
+    description: PolicyDescription | None = None
 
     @classmethod
     def from_pretrained(
@@ -67,26 +70,30 @@ class LanguageModel:
                 ``/v1/completions``.
             tokenizer: tokenizer of an endpoint that does not name its model, or names one that is not found here.
             context: most tokens of prompt and continuation together.
-            template_kwargs: arguments of the chat template, e.g. ``{"enable_thinking": False}``.
+            template_kwargs: arguments of the chat template, e.g. ``{"enable_thinking": False}``; None for those with
+                which the model was trained.
             engine_options: arguments of vLLM's ``AsyncEngineArgs``, e.g. ``{"tensor_parallel_size": 4}``.
 
         Raises:
-            ConfigError: there is no such model, or it has no tokenizer or chat template.
+            ConfigError: there is no such model, it has no tokenizer or chat template, or it was trained for the other
+                role.
             EngineError: the endpoint cannot be reached, or does not continue token ids exactly.
         """
         source = str(source)
         if is_url(source):
             http = HttpEngine(source)
-            tokenizer_source = tokenizer or http.model.root or http.model.id
-            codec, model_context = load_codec(tokenizer_source, cls.role, True, template_kwargs)
+            model = tokenizer or http.model.root or http.model.id
+            description = find_description(model, cls.role)
+            codec, model_context = load_codec(model, cls.role, True, _arguments(template_kwargs, cls.role, description))
             http.check(codec, labels=cls is Planner)
             http.context = min(context, http.context or model_context or context)
-            return cls(source, None, codec, http)
+            return cls(source, None, codec, http, description)
         folder = find_model_folder(source, cls.role)
         model = str(folder or source)
-        codec, model_context = load_codec(model, cls.role, False, template_kwargs)
+        description = find_description(model, cls.role)
+        codec, model_context = load_codec(model, cls.role, False, _arguments(template_kwargs, cls.role, description))
         engine = VllmEngine(model, min(context, model_context or context), options=engine_options)
-        return cls(source, folder, codec, engine)
+        return cls(source, folder, codec, engine, description)
 
     def sampler(self, sampling: Sampling, seed: str | None = None) -> EngineSampler:
         """Returns the dialogue's ``Generate`` of this model for one episode."""
@@ -107,6 +114,33 @@ class Reasoner(LanguageModel):
     """Holds a model that writes steps and answers."""
 
     role = "reasoner"
+
+
+def _arguments(
+    given: Mapping[str, Any] | None, role: str, description: PolicyDescription | None
+) -> Mapping[str, Any] | None:
+    """Returns the chat template's arguments: the given ones, else those of the training."""
+    if given is not None or description is None:
+        return given
+    return description.rules.template_kwargs[role]
+
+
+def describe_model(source: str, role: str, tokenizer: str | None = None) -> PolicyDescription | None:
+    """Returns how a model was trained, or None if it does not say so.
+
+    Args:
+        source, tokenizer: as in :meth:`LanguageModel.from_pretrained`. A model behind a URL is described by the folder
+            or the id of its tokenizer.
+        role: "planner" or "reasoner".
+
+    Raises:
+        ConfigError: there is no such model, its description is damaged, or it was trained for the other role.
+        EngineError: the endpoint cannot be reached.
+    """
+    if is_url(source):
+        served = HttpEngine(source).model
+        return find_description(tokenizer or served.root or served.id, role)
+    return find_description(find_model_folder(source, role) or source, role)
 
 
 def find_model_folder(source: str, role: str) -> Path | None:
@@ -228,7 +262,8 @@ async def play(
         question: the user's message, or a whole chat that ends with one.
         planner: chooses the strategies.
         reasoner: writes the steps.
-        rules: bounds of the episode; the defaults are those of training.
+        rules: bounds of the episode; None for those with which the planner was trained, if its folder says so, else for
+            the defaults of :class:`Rules`.
         sampling: sampling parameters of both models; greedy by default.
         seed: makes the samples repeatable.
 
@@ -240,6 +275,7 @@ async def play(
         EngineError: a model failed.
     """
     messages = [{"role": "user", "content": question}] if isinstance(question, str) else question
-    sampling, rules = sampling or Sampling(), rules or Rules()
+    trained = planner.description.rules.rules if planner.description else Rules()
+    sampling, rules = sampling or Sampling(), rules or trained
     dialogue = rules.dialogue(planner.codec, planner.engine.context, reasoner.codec, reasoner.engine.context)
     return await dialogue.play(messages, planner.sampler(sampling, seed), reasoner.sampler(sampling, seed))

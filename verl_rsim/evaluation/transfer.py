@@ -18,10 +18,11 @@ from pathlib import Path
 from rich.console import Console
 
 from verl_rsim.core.controls import PLANNER
+from verl_rsim.core.policy_description import TRAINED_BOUNDS, PolicyDescription
 from verl_rsim.evaluation.config import ModelConfig, build_condition_player
-from verl_rsim.evaluation.dataset import EvaluationDataset, check_truths, load_questions
+from verl_rsim.evaluation.dataset import EvaluationDataset, check_sandbox, load_questions
 from verl_rsim.evaluation.manifest import open_manifest
-from verl_rsim.evaluation.matrix import Matrix, MatrixCell, cells
+from verl_rsim.evaluation.matrix import Matrix, MatrixCell, cells, with_trained_rules
 from verl_rsim.evaluation.models import AnyModel, Planner, Reasoner
 from verl_rsim.evaluation.records import read_records
 from verl_rsim.evaluation.runner import evaluate
@@ -44,19 +45,46 @@ async def run_transfer(matrix: Matrix, folder: Path, console: Console) -> dict[s
         Error messages of failed cells, by the cell's path.
 
     Raises:
-        ConfigError, DataError: the folder holds another evaluation, or a dataset cannot be used.
+        ConfigError, DataError, EngineError: the folder holds another evaluation, a dataset cannot be used, or the rules
+            are not known.
     """
+    matrix, resolved = with_trained_rules(matrix, _describe(matrix))
+    resolved.show(console)
     scorer = Scorer(matrix.settings.scoring, matrix.settings.fusion_url)
     try:
-        data = {name: load_questions(source, matrix.settings.limit) for name, source in matrix.datasets.items()}
+        settings = matrix.settings
+        data = {
+            name: load_questions(source, settings.limit, settings.scoring) for name, source in matrix.datasets.items()
+        }
         for dataset in data.values():
-            check_truths(dataset, scorer)
+            check_sandbox(dataset, scorer)
         open_manifest(
             folder, "transfer", {"draw": dataclasses.asdict(matrix.settings.sampling)}, dataclasses.asdict(matrix)
         )
         return await _Transfer(matrix, data, scorer, folder, console).run()
     finally:
         scorer.close()
+
+
+def _describe(matrix: Matrix) -> dict[str, PolicyDescription | None]:
+    """Returns how each planner was trained.
+
+    A planner that cannot be found has no say, and its cells fail later, if the rules are known without it.
+
+    Raises:
+        ConfigError, EngineError: a planner cannot be found, and neither the file nor another planner gives the rules.
+    """
+    described: dict[str, PolicyDescription | None] = {}
+    errors: list[RsimError] = []
+    for name, planner in matrix.planners.items():
+        try:
+            described[name] = planner.describe(Planner.role)
+        except RsimError as error:
+            errors.append(error)
+    rules_are_known = any(described.values()) or set(TRAINED_BOUNDS) <= set(matrix.given_rules)
+    if errors and not rules_are_known:
+        raise errors[0]
+    return described
 
 
 class _Transfer:

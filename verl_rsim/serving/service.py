@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from jinja2 import TemplateError
 
 from verl_rsim.core.dialogue import Dialogue
+from verl_rsim.core.rules import Rules
 from verl_rsim.evaluation.models import Planner, Reasoner
-from verl_rsim.evaluation.rules import Rules
 from verl_rsim.serving.admission import AdmissionControl, ServeLimits
 from verl_rsim.serving.errors import ApiError
 from verl_rsim.serving.metrics import Metrics

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from verl_rsim.config.schema import ROLES, RsimConfig, pool_of
+from verl_rsim.data.dataset_survey import DatasetSurvey, write_usable_rows
+from verl_rsim.data.row_reader import BAD_ROWS, RowReader, write_bad_rows
+from verl_rsim.training.preflight.dataset_checks import JobData
 
-STRATEGY_MODEL, SHARED_MODEL, LANGUAGE_MODEL = "strategy_policy", "shared_policy", "language_model"
+STRATEGY_MODEL, SHARED_PROMPT_MODEL = "strategy_policy", "shared_prompt_policy"
+SHARED_MODEL, LANGUAGE_MODEL = "shared_policy", "language_model"
 """verl's ``model.model_type``: chooses the training engine (:mod:`verl_rsim.training.strategy_engine`)."""
 
 
@@ -25,6 +30,43 @@ class PolicyConfigs:
 
     reasoner: DictConfig
     planner: DictConfig
+
+
+def with_usable_rows(config: DictConfig, data: JobData, folder: Path) -> DictConfig:
+    """Returns the configuration with copies of the datasets that verl cannot use as they stand.
+
+    Such datasets have rows that cannot be used, or questions or ground truths in another form than verl's.
+
+    Args:
+        config: the configuration of the job.
+        data: what was found in its datasets.
+        folder: the run's folder; gets the copies (``data/``) and the list of the rows left out.
+    """
+    surveys = [found for found in data.surveys.values() if found.changed]
+    (folder / BAD_ROWS).unlink(missing_ok=True)
+    if not surveys:
+        return config
+    bad = [row for found in surveys for row in found.bad]
+    if bad:
+        write_bad_rows(folder / BAD_ROWS, bad)
+    changed = copy.deepcopy(config)
+    with open_dict(changed):
+        for found in surveys:
+            changed.data[found.key.removeprefix("data.")] = _copies(found, data.reader, folder / "data")
+    return changed
+
+
+def _copies(found: DatasetSurvey, reader: RowReader, folder: Path) -> list[str]:
+    """Writes copies of the files that need one; returns all files of the dataset as verl reads them."""
+    files = []
+    for number, file in enumerate(found.files):
+        if file in found.changed:
+            # Written anew at every start: the source may have changed since the last one.
+            target = folder / f"{found.key.removeprefix('data.').removesuffix('_files')}_{number}.parquet"
+            write_usable_rows(file, reader, target)
+            file = target
+        files.append(str(file))
+    return files
 
 
 def prepare_configs(config: DictConfig, rsim: RsimConfig) -> PolicyConfigs:
@@ -46,7 +88,7 @@ def prepare_configs(config: DictConfig, rsim: RsimConfig) -> PolicyConfigs:
 def _prepare_block(config: DictConfig, role: str, rsim: RsimConfig) -> None:
     """Fills in a role's block: its engine, its servers and the length of their rows."""
     block = config.planner if role == "planner" else config.actor_rollout_ref
-    block.model.model_type = model_type(role, rsim)
+    block.model.model_type = model_type(role, rsim, share_prompts=block.actor.use_prefix_grouper)
     block.rollout.name = rollout_name(role, role in rsim.frozen)
     if role in rsim.frozen:
         block.rollout.load_format = "auto"  # no trainer sends weights: the servers load the model themselves
@@ -55,13 +97,21 @@ def _prepare_block(config: DictConfig, role: str, rsim: RsimConfig) -> None:
         block.rollout.max_model_len = longest_row(config, role, shared=rsim.shared_weights)
 
 
-def model_type(role: str, rsim: RsimConfig) -> str:
-    """Returns verl's ``model_type`` of a role: which training engine computes its log-probs."""
+def model_type(role: str, rsim: RsimConfig, *, share_prompts: bool = False) -> str:
+    """Returns verl's ``model_type`` of a role: which training engine computes its log-probs.
+
+    Args:
+        role: "planner" or "reasoner".
+        rsim: the validated ``rsim`` block.
+        share_prompts: the role's ``actor.use_prefix_grouper``.
+    """
     if rsim.planner_decoding == "free":
         return LANGUAGE_MODEL
     if rsim.shared_weights:
         return SHARED_MODEL
-    return STRATEGY_MODEL if role == "planner" else LANGUAGE_MODEL
+    if role == "reasoner":
+        return LANGUAGE_MODEL
+    return SHARED_PROMPT_MODEL if share_prompts else STRATEGY_MODEL
 
 
 def rollout_name(role: str, frozen: bool) -> str:

@@ -4,8 +4,9 @@ The planner samples among nine tokens, so its policy is the nine-way distributio
 the nine labels' logits, and only where a label is predicted: logits over the vocabulary never exist. The model keeps
 its parameters and their names, so that FSDP, weight sync, LoRA and checkpoints see an ordinary language model.
 
-Chosen by ``model_type``: ``strategy_policy``, or ``shared_policy`` for one model that plays both roles. Sequence
-parallelism and fused kernels do not apply here and are refused.
+Chosen by ``model_type``: ``strategy_policy``, ``shared_prompt_policy`` with ``planner.actor.use_prefix_grouper``, or
+``shared_policy`` for one model that plays both roles. Sequence parallelism and fused kernels do not apply here and are
+refused.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.engine import EngineRegistry, FSDPEngineWithLMHead
 
 from verl_rsim.core.prompts import Codec
-from verl_rsim.training.job_config import LANGUAGE_MODEL, SHARED_MODEL, STRATEGY_MODEL
+from verl_rsim.training.job_config import LANGUAGE_MODEL, SHARED_MODEL, SHARED_PROMPT_MODEL, STRATEGY_MODEL
+from verl_rsim.training.shared_prompts import share_prompts
 from verl_rsim.utils.errors import ConfigError
 
 LABEL_MASK = "label_mask"
@@ -193,6 +195,40 @@ class StrategyPolicyEngine(FSDPEngineWithLMHead):
         if tu.get_non_tensor_data(data=micro_batch, key="calculate_entropy", default=False):
             model_output["entropy"] = spread(entropy)
         return model_output
+
+
+@EngineRegistry.register(model_type=SHARED_PROMPT_MODEL, backend=["fsdp", "fsdp2"], device=["cuda", "npu", "cpu"])
+class SharedPromptEngine(StrategyPolicyEngine):
+    """Trains a strategy policy, and reads a prompt once for all rows of a micro-batch that begin with it.
+
+    Rows are laid out as :mod:`verl_rsim.training.shared_prompts` describes, whether verl would pack or pad them.
+    """
+
+    model_type = SHARED_PROMPT_MODEL
+
+    def _build_module(self) -> torch.nn.Module:
+        module = super()._build_module()
+        attention = module.config._attn_implementation
+        if attention != "sdpa":
+            fix = "planner.actor.use_prefix_grouper=True needs sdpa, which takes a mask of any shape"
+            raise ConfigError("planner.model.override_config.attn_implementation", attention, fix)
+        if "sliding_attention" in (getattr(module.config, "layer_types", None) or ()):
+            fix = "this planner attends to a sliding window, which shared prompts do not respect; set it to False"
+            raise ConfigError("planner.actor.use_prefix_grouper", True, fix)
+        return module
+
+    def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Returns the model's inputs with shared prompts, and sets the positions at which the head computes logits."""
+        input_ids, mask = micro_batch["input_ids"], micro_batch[self.action_field]
+        shared = share_prompts(input_ids, mask.offsets().diff())
+        positions = action_positions(input_ids.offsets(), mask)
+        self._label_head.positions = shared.places[positions]
+        model_inputs = {
+            "input_ids": shared.input_ids,
+            "position_ids": shared.position_ids,
+            "attention_mask": shared.attention_mask,
+        }
+        return model_inputs, {"action_positions": positions}
 
 
 @EngineRegistry.register(model_type=SHARED_MODEL, backend=["fsdp", "fsdp2"], device=["cuda", "npu", "cpu"])

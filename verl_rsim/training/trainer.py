@@ -26,7 +26,7 @@ from verl_rsim.monitoring.console import CompactMetrics, StepConsole
 from verl_rsim.monitoring.episode_log import EPISODES_FOLDER, EpisodeLog
 from verl_rsim.monitoring.job_events import EventConsole
 from verl_rsim.monitoring.metrics import group_metrics
-from verl_rsim.monitoring.run_summary import metrics_file, metrics_until
+from verl_rsim.monitoring.metrics_file import metrics_file, metrics_until
 from verl_rsim.monitoring.watchdog.watchdog import Watchdog, actor_id, job_actors
 from verl_rsim.training import cpu
 from verl_rsim.training.batch_sampler import (
@@ -38,8 +38,9 @@ from verl_rsim.training.batch_sampler import (
     split_by_role,
 )
 from verl_rsim.training.checkpoint.job_checkpoints import JobCheckpoints
+from verl_rsim.training.checkpoint.training_record import training_record
 from verl_rsim.training.group_diversity import add_group_diversity
-from verl_rsim.training.job_config import PolicyConfigs, prepare_configs
+from verl_rsim.training.job_config import PolicyConfigs, prepare_configs, with_usable_rows
 from verl_rsim.training.phase_reporter import PhaseReporter
 from verl_rsim.training.policy import LearnResult, Policy, role_metrics
 from verl_rsim.training.preflight.validate_job import validate_job
@@ -72,8 +73,11 @@ class RsimTrainer(Policy):
     policy_of: dict[str, Policy]
 
     def __init__(self, config: DictConfig):
-        self.rsim = validate_job(config)
-        self._lock_run_folder(config)
+        job = validate_job(config)
+        self.rsim = job.rsim
+        self._given_config = config  # with the names of the datasets that the user gave
+        folder = self._lock_run_folder(config)
+        config = with_usable_rows(config, job.data, folder)
         configs = prepare_configs(config, self.rsim)
         self.watchdog = Watchdog(self._role_servers, self.rsim.watchdog)
         phases = PhaseReporter(self.watchdog, self._current_step)
@@ -87,8 +91,11 @@ class RsimTrainer(Policy):
         self._save_due = False  # an alarm asked for a checkpoint
         self._planner_setup: Future[None] | None = None
 
-    def _lock_run_folder(self, config: DictConfig) -> None:
+    def _lock_run_folder(self, config: DictConfig) -> Path:
         """Locks the run's folder until this process ends, so that no second job saves and prunes checkpoints there.
+
+        Returns:
+            The folder.
 
         Raises:
             ConfigError: another job holds the lock.
@@ -100,6 +107,7 @@ class RsimTrainer(Policy):
         except RsimError:
             fix = "another job trains in this folder; wait until it ends, end it, or name another folder"
             raise ConfigError("trainer.default_local_dir", str(folder), fix) from None
+        return folder
 
     def _make_policies(self, configs: PolicyConfigs) -> None:
         """Creates the planner's policy and says which policy plays which role."""
@@ -127,6 +135,7 @@ class RsimTrainer(Policy):
         if not playable["planner"].keys:  # nothing to learn from
             stage = Stage(stage.until, 0.0, 0.0)
         self._learned_rows = self._update_policies(playable, stage, metrics, timing_raw)
+        self._step_metrics = metrics
         self._raise_alarms(metrics)
         return all_rows(rows, self._learned_rows)
 
@@ -201,7 +210,8 @@ class RsimTrainer(Policy):
         """Saves both policies, the data position and the alarms' counts as one checkpoint."""
         self.phases.begin("save")
         step = self.global_steps
-        folder = self.checkpoints.save(step, self.policies, self.train_dataloader, self.alarms.state())
+        alarms = self.alarms.state()
+        folder = self.checkpoints.save(step, self.policies, self.train_dataloader, alarms, self._step_metrics)
         self.checkpoint_callback.on_save(trainer=self, global_step=step, checkpoint_dir=str(folder), async_save=False)
 
     def on_step_end(self) -> None:
@@ -229,6 +239,7 @@ class RsimTrainer(Policy):
         played["rsim/failed"] = self._check_failed(len(episodes), expected, "validation ")
         self._log_episodes(episodes)
         metrics |= {f"val-{key}": value for key, value in played.items()}
+        self.checkpoints.add_validation(self.global_steps, metrics)
         return CompactMetrics(metrics) if self.rsim.console == "summary" else metrics
 
     # ---- start ------------------------------------------------------------------------------------------------------
@@ -277,7 +288,9 @@ class RsimTrainer(Policy):
     def _resume(self) -> None:
         """Loads both policies and the data position, if there is a checkpoint to resume from."""
         self.phases.start("looking for a checkpoint")
-        self.checkpoints = JobCheckpoints(self.config.trainer, self.rsim, self.schedule)
+        models = {role: policy.base_model for role, policy in self.policy_of.items()}
+        record = training_record(self._given_config, self.rsim, models, self.total_training_steps)
+        self.checkpoints = JobCheckpoints(self.config.trainer, self.rsim, self.schedule, record)
         state = self.checkpoints.restore(self.policies, self.train_dataloader)
         if state is not None:
             self.global_steps = state.step

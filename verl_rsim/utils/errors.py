@@ -45,3 +45,7 @@ class EngineBusy(EngineError):
 
 class EngineTimeout(EngineError):
     """Raised when a model's engine does not answer within its timeout."""
+
+
+class JobWarning(UserWarning):
+    """Warns of a setting or of data with which a job can run, but perhaps not as its user expects."""

@@ -34,7 +34,7 @@ from verl_rsim.data.rows import write_rows
 from verl_rsim.data.verl_row import verl_row
 from verl_rsim.evaluation.models import load_codec
 from verl_rsim.monitoring.episode_log import read_log
-from verl_rsim.monitoring.run_summary import read_metrics
+from verl_rsim.monitoring.metrics_file import read_metrics
 from verl_rsim.training.launch import run, train_command
 from verl_rsim.utils.artifact_folders import home
 

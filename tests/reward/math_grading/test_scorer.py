@@ -16,6 +16,7 @@ from verl_rsim.reward.math_grading.scorer import MathScorer
 from verl_rsim.reward.verdict import TruthError
 
 AGREEMENT = json.loads((FIXTURES / "math_agreement.json").read_text())
+REPORTS = json.loads((FIXTURES / "math_reports.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,27 @@ def test_agreement_with_a_careful_human(scorer):
     print(*wrong, sep="\n")
     assert len(AGREEMENT) >= 400
     assert len(wrong) <= 0.002 * len(AGREEMENT)
+
+
+def test_agreement_on_pairs_from_public_reports(scorer):
+    """Kinds of answers that users of other graders reported as graded wrongly; ``source`` names the thread."""
+    wrong = []
+    for row in REPORTS:
+        verdict = scorer.score(row["text"], row["truth"], source(row))
+        if bool(verdict.accuracy) != row["right"] and verdict.reason != "timeout":  # a busy machine decides nothing
+            wrong.append(row)
+    print(*wrong, sep="\n")
+    assert len(REPORTS) >= 400
+    assert len(wrong) <= 0.01 * len(REPORTS)
+    assert sum(not row["right"] for row in wrong) <= 0.005 * len(REPORTS)
+
+
+def test_an_explanation_says_what_was_found_where_and_how_it_was_compared(scorer):
+    found = scorer.explain(r"so \boxed{1+x}", "x+1")
+    assert (found.answer, found.place, found.method, found.vote) == ("1+x", "box", "by algebra", "1+x")
+    found = scorer.explain("#### 1,000", "1000", "openai/gsm8k")
+    assert (found.answer, found.place, found.method, found.vote) == ("1,000", "after ####", "as numbers", "1000")
+    assert scorer.explain("no idea", "5").answer is None
 
 
 def test_every_ground_truth_is_right_when_boxed(scorer):

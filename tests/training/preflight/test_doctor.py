@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import subprocess
 from importlib import metadata
 from importlib.resources import files
 
 import pytest
+from omegaconf import OmegaConf
 from rich.console import Console
 from typer.testing import CliRunner
 
 from verl_rsim.cli import app
 from verl_rsim.config.recipes import compose_recipe
+from verl_rsim.config.schema import parse_config
+from verl_rsim.core.policy_description import PolicyDescription
+from verl_rsim.training.checkpoint.training_record import trained_rules
 from verl_rsim.training.preflight import doctor, hardware
 from verl_rsim.training.preflight.doctor import Level, broken, diagnose, ok, warning
+from verl_rsim.training.preflight.trained_rules_check import check_trained_rules
 
 pytestmark = pytest.mark.slow
 
@@ -208,6 +214,24 @@ def test_the_doctor_of_a_recipe_says_what_fits_and_what_does_not(home, monkeypat
         assert part in stock.output, stock.output
     for nowhere in ("nowhere", "nowhere.yaml"):
         assert CliRunner().invoke(app, ["doctor", nowhere]).exit_code == 1
+
+
+def test_the_doctor_compares_the_rules_with_those_of_a_models_training(home, tmp_path):
+    config = compose_recipe("tiny", [f"planner.model.path={tmp_path}", f"actor_rollout_ref.model.path={tmp_path}/no"])
+    rsim = parse_config(OmegaConf.to_container(config.rsim, resolve=True))
+    assert list(check_trained_rules(config, rsim)) == []
+    rules = trained_rules(config, rsim)
+    described = PolicyDescription(role="planner", base_model="tiny", step=1, rules=rules)
+    described.write(tmp_path)
+    assert list(check_trained_rules(config, rsim)) == [ok("rules", "those under which the planner was trained")]
+    other = dataclasses.replace(rules.rules, max_turns=8, delimiter="##")
+    dataclasses.replace(described, rules=dataclasses.replace(rules, rules=other)).write(tmp_path)
+    (finding,) = check_trained_rules(config, rsim)
+    assert finding.fix == "rsim.max_turns=8 rsim.step_delimiter='##'"
+    assert "max_turns 3, trained with 8" in finding.details
+    dataclasses.replace(described, role="reasoner").write(tmp_path)
+    (finding,) = check_trained_rules(config, rsim)
+    assert "is a trained reasoner" in finding.details
 
 
 def test_a_job_is_a_recipe_a_file_of_ones_own_or_the_overrides_alone(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.chat_templates import GEMMA_2, QWEN_3
 from support.refused_jobs import CASES, SHARED
+from support.unusual_rows import CONVERTED, write_unusual_rows
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +22,7 @@ SCRIPT = """
 import json, sys
 from hydra import compose, initialize_config_module
 from verl_rsim.training.preflight.validate_job import validate_job
-from verl_rsim.utils.errors import ConfigError
+from verl_rsim.utils.errors import ConfigError, DataError
 results = []
 with initialize_config_module("verl_rsim.recipes.tiny", version_base=None):
     for overrides in json.load(sys.stdin):
@@ -30,6 +31,8 @@ with initialize_config_module("verl_rsim.recipes.tiny", version_base=None):
             results.append(None)
         except ConfigError as error:
             results.append([error.key, str(error)])
+        except DataError as error:
+            results.append(["data", str(error)])
 print("RESULTS" + json.dumps(results))
 """
 
@@ -52,6 +55,9 @@ def results(home: Path) -> dict[str, list | None]:
         _with_template(home, name, template)
     texts = [{**row, "prompt": "What is 2 + 3?"} for row in good.to_pylist()]
     pq.write_table(pa.Table.from_pylist(texts), home / "text-prompt.parquet")
+    write_unusual_rows(home, good.to_pylist())
+    (home / "rows.csv").write_text("prompt,answer\n")
+    (home / "damaged.parquet").write_text("PAR1")
     system = {"role": "system", "content": "Be brief."}
     chats = [{**row, "prompt": [system, *row["prompt"]]} for row in good.slice(0, 4).to_pylist()]
     pq.write_table(pa.Table.from_pylist(chats), home / "system-prompt.parquet")
@@ -89,14 +95,48 @@ def _with_template(home: Path, name: str, template: str | None) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_refusals(results, case):
+def test_refusals(results, case, home):
     _, key, message = CASES[case]
+    message = message.replace("HOME", str(home))
     if key is None:
         assert results[case] is None, results[case]
         return
     assert results[case] is not None, "was accepted"
     assert results[case][0] == key
     assert message in results[case][1]
+
+
+@pytest.mark.parametrize("name", [*CONVERTED, "nan"])
+def test_verls_dataset_plays_rows_in_unusual_forms(home, results, tmp_path, monkeypatch, name):
+    from hydra import compose, initialize_config_module
+    from transformers import AutoTokenizer
+    from verl.utils.dataset.rl_dataset import RLHFDataset
+
+    from verl_rsim.config.schema import RsimConfig
+    from verl_rsim.data.row_reader import BAD_ROWS
+    from verl_rsim.reward.manager import ground_truth_of
+    from verl_rsim.training.job_config import with_usable_rows
+    from verl_rsim.training.preflight.dataset_checks import read_datasets
+
+    monkeypatch.setenv("RSIM_HOME", str(home))
+    with initialize_config_module("verl_rsim.recipes.tiny", version_base=None):
+        config = compose("tiny", overrides=[f"data.train_files={home}/rows/{name}.jsonl"])
+    data = read_datasets(config, RsimConfig(max_bad_rows=1))
+    changed = with_usable_rows(config, data, tmp_path)
+    assert changed.data.train_files == [str(tmp_path / "data/train_0.parquet")]
+    assert changed.data.val_files == config.data.val_files, "needs no copy"
+    tokenizer = AutoTokenizer.from_pretrained(home / "models/tiny-llama")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    dataset = RLHFDataset(changed.data.train_files, tokenizer, changed.data)
+    usual = pq.read_table(home / "data/arithmetic/train.parquet").to_pylist()[:8]
+    if name == "nan":
+        listed = json.loads((tmp_path / BAD_ROWS).read_text())
+        assert (listed["number"], listed["column"], listed["value"]) == (3, "reward_model.ground_truth", "nan")
+        del usual[3]
+    assert [dataset[number]["raw_prompt"] for number in range(len(dataset))] == [row["prompt"] for row in usual]
+    truth = ground_truth_of(dataset[0]["reward_model"])
+    known = {"target": "7", "list": "1", "spellings": "1", "value": "11"}
+    assert truth == known.get(name, usual[0]["reward_model"]["ground_truth"])
 
 
 @pytest.mark.parametrize(

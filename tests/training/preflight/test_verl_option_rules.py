@@ -98,6 +98,12 @@ def test_a_missing_block_is_named():
         check_early(stock)
 
 
+def test_a_cpu_that_was_not_chosen_is_refused_before_a_minute_of_imports(tiny, monkeypatch):
+    monkeypatch.delenv("VERL_PLATFORM")
+    with pytest.raises(ConfigError, match="export VERL_PLATFORM=cpu"):
+        check_early(tiny)
+
+
 def test_verls_own_command_refuses_before_it_starts_ray(home):
     command = [sys.executable, "-W", "ignore", "-m", "verl.trainer.main_ppo"]
     command += ["--config-path", "pkg://verl_rsim.recipes.tiny", "--config-name", "tiny"]

@@ -12,8 +12,8 @@ from typing import Any
 from verl_rsim.core.controls import ALONE, BASE_PLANNER, PLANNER, RANDOM, SELF_STRATEGIES
 from verl_rsim.core.episode_record import EpisodeRecord
 from verl_rsim.core.strategies import STRATEGIES
+from verl_rsim.monitoring.metrics_file import read_metrics
 from verl_rsim.monitoring.report.stats import Tally
-from verl_rsim.monitoring.run_summary import read_metrics
 from verl_rsim.utils.errors import DataError
 
 CONTROLS = (BASE_PLANNER, ALONE, SELF_STRATEGIES, RANDOM)

@@ -1,12 +1,15 @@
-"""Exports the policies of a checkpoint as Hugging Face folders."""
+"""Exports the policies of a checkpoint as Hugging Face folders that say how they were trained."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
-from verl_rsim.training.checkpoint.store import FOLDERS, complete_checkpoints, read_state
+from verl_rsim.core.policy_description import SHARED, PolicyDescription, TrainedRules
+from verl_rsim.training.checkpoint.model_card import write_model_card
+from verl_rsim.training.checkpoint.store import FOLDERS, SavedState, complete_checkpoints, read_state
 from verl_rsim.utils.errors import ConfigError, DataError
 from verl_rsim.utils.progress import track
 
@@ -16,7 +19,9 @@ DTYPES = ("float32", "bfloat16", "float16")
 def export_policies(checkpoint: Path, out: Path, dtype: str | None = None) -> dict[str, Path]:
     """Merges the shards of each trained policy into a Hugging Face folder.
 
-    A LoRA adapter is merged into the weights and also written by itself to ``lora_adapter``.
+    A LoRA adapter is merged into the weights and also written by itself to ``lora_adapter``. Each folder gets a
+    description (:mod:`verl_rsim.core.policy_description`) and a model card, unless the checkpoint was saved by an older
+    version, which did not record the training.
 
     Args:
         checkpoint: a folder ``global_step_N``, or its parent, whose newest complete checkpoint is exported.
@@ -47,7 +52,28 @@ def export_policies(checkpoint: Path, out: Path, dtype: str | None = None) -> di
             dtype or state.dtypes.get(role, "bfloat16"),
             state.models.get(role),
         )
+        if description := describe(state, role):
+            description.write(folders[role])
+            write_model_card(folders[role], description)
     return folders
+
+
+def describe(state: SavedState, role: str) -> PolicyDescription | None:
+    """Returns the description of a checkpoint's policy; None if the checkpoint does not say how it was trained.
+
+    Args:
+        state: the checkpoint's state.
+        role: a role of ``state.trained``.
+    """
+    if not state.training:
+        return None
+    training = dict(state.training)
+    rules = TrainedRules.from_block(training.pop("rules"))
+    base = training["base_models"]["reasoner" if role == SHARED else role]
+    training |= {"metrics": state.metrics, "validations": [asdict(result) for result in state.validations]}
+    return PolicyDescription(
+        role=role, base_model=base["name"], hub_id=base["hub_id"], step=state.step, rules=rules, training=training
+    )
 
 
 def _merge(shards: Path, target: Path, dtype: str, base: str | None) -> None:

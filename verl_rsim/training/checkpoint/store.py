@@ -15,18 +15,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from verl_rsim.core.policy_description import SHARED
 from verl_rsim.monitoring.alarms import AlarmState
 from verl_rsim.utils.artifact_folders import write_atomically
 from verl_rsim.utils.errors import ConfigError, SaveError
 
 STATE = "rsim.json"
 FORMAT = 1
-SHARED = "shared"
-"""Name, used in place of a role, of the single policy that plays both roles (``rsim.shared_weights``)."""
 EDGE_BYTES = 1 << 20
 FOLDERS = {"reasoner": "actor", "planner": "planner", SHARED: "actor"}
 """Folder of each policy inside a checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationResult:
+    """Holds the metrics of a validation, without their prefix ``val-``, and the training steps completed before it."""
+
+    step: int
+    metrics: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +53,9 @@ class SavedState:
         number: sequence number of the save within the run's folder, from 1.
         began: sequence number of the run's first save, over all its starts.
         files: fingerprint of each file of the checkpoint, by its path in the folder.
+        training: how the policies are trained, a :class:`TrainingRecord` in JSON's types; empty if it is not known.
+        metrics: metrics of the training step.
+        validations: the run's first validation and its newest one.
         format: version of this layout.
     """
 
@@ -57,6 +68,9 @@ class SavedState:
     number: int = 0
     began: int = 0
     files: Mapping[str, str] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    validations: tuple[ValidationResult, ...] = ()
     format: int = FORMAT
 
     def policy_of(self, role: str) -> str:
@@ -126,6 +140,9 @@ def read_state(folder: Path) -> SavedState:
         number=values.get("number", 0),
         began=values.get("began", 0),
         files=values.get("files", {}),
+        training=values.get("training", {}),
+        metrics=values.get("metrics", {}),
+        validations=tuple(ValidationResult(**result) for result in values.get("validations", ())),
     )
 
 
@@ -232,12 +249,17 @@ def finish(root: Path, state: SavedState, keep: int | None) -> None:
         if file.is_file() and file.name != STATE:
             files[str(file.relative_to(folder))] = _fingerprint(file)
     state = replace(state, number=next_number(root), files=files)
-    write_atomically(folder / STATE, json.dumps(asdict(state)))
+    write_state(folder, state)
     write_atomically(root / "latest_checkpointed_iteration.txt", str(state.step))
     if keep:
         own = [folder for folder in complete_checkpoints(root) if _save_order(folder)[0] >= state.began]
         for folder in own[:-keep]:
             remove(folder)
+
+
+def write_state(folder: Path, state: SavedState) -> None:
+    """Writes a checkpoint's ``rsim.json``, in place of an older one if there is one."""
+    write_atomically(folder / STATE, json.dumps(asdict(state)))
 
 
 def next_number(root: Path) -> int:

@@ -4,8 +4,9 @@ import os
 
 DEFAULTS = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # two servers and two trainers share the cores; pinned threads would collide
+    "RAY_prestart_worker_first_driver": "0",  # Ray would start a worker per core that no process of the job can use
 }
-"""Environment variables of vLLM's CPU backend, set unless the user has set them."""
+"""Environment variables of vLLM's CPU backend and of Ray, set unless the user has set them."""
 
 
 def is_chosen() -> bool:

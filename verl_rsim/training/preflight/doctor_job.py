@@ -9,21 +9,26 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 from verl_rsim.config.recipes import compose_recipe
-from verl_rsim.config.schema import RsimConfig, gpus_of
+from verl_rsim.config.schema import gpus_of
 from verl_rsim.training import cpu
 from verl_rsim.training.checkpoint.store import SHARED
 from verl_rsim.training.preflight import hardware
 from verl_rsim.training.preflight.doctor import GIB, Finding, broken, ok, warning
 from verl_rsim.training.preflight.memory_estimate import ALWAYS, LABELS, ModelSize, RolePlan, Term, estimate, peaks
 from verl_rsim.training.preflight.meta_model import adapter_parameters, empty_model
+from verl_rsim.training.preflight.trained_rules_check import check_trained_rules
 from verl_rsim.training.preflight.verl_option_rules import check_mode
-from verl_rsim.utils.errors import RsimError
+from verl_rsim.utils.errors import JobWarning, RsimError
+
+if TYPE_CHECKING:
+    from verl_rsim.training.preflight.validate_job import ValidatedJob
 
 TIGHT_SHARE = 0.9
 """Share of the memory above which a peak is a warning: the estimate has an error of about a fifth."""
@@ -49,8 +54,8 @@ def check_job(recipe: str, overrides: Sequence[str], console: Console) -> Iterat
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # verl warns of engines that are not installed and not needed
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
             config = compose_recipe(recipe, overrides)
             check_mode(config)
             if config.trainer.v1.trainer_mode != "rsim":
@@ -60,7 +65,7 @@ def check_job(recipe: str, overrides: Sequence[str], console: Console) -> Iterat
                 return
             from verl_rsim.training.preflight.validate_job import validate_job
 
-            rsim = validate_job(config)
+            job = validate_job(config)
     except (HydraException, OmegaConfBaseException) as error:
         yield broken("recipe", f"{recipe}: {error}", "use keys that the configuration has")
         return
@@ -71,21 +76,32 @@ def check_job(recipe: str, overrides: Sequence[str], console: Console) -> Iterat
         yield broken("recipe", str(error).strip().splitlines()[0], "check the models' paths")
         return
     yield ok("recipe", f"{recipe} can start: settings, data, tokenizers and row budgets are consistent")
-    yield from _check_models(config, rsim)
+    yield from _job_warnings(told)
+    yield from _check_data(job)
+    yield from _check_models(config, job)
+    yield from check_trained_rules(config, job.rsim)
     yield from _check_cores(config)
-    plans = [plan_of(config, role, frozen=role in rsim.frozen) for role in policies(config)]
+    plans = [plan_of(config, role, frozen=role in job.rsim.frozen) for role in policies(config)]
     yield from _check_fit(config, plans, console)
 
 
-def _check_models(config: DictConfig, rsim: RsimConfig) -> Iterator[Finding]:
-    from verl_rsim.config.dialogue import build_dialogue
-    from verl_rsim.training.preflight.validate_job import template_findings
+def _job_warnings(told: Sequence[warnings.WarningMessage]) -> Iterator[Finding]:
+    """Yields what the checks of the job warned of; other packages' warnings, of engines not needed, are left out."""
+    for message in dict.fromkeys(str(item.message) for item in told if issubclass(item.category, JobWarning)):
+        yield warning("job", message, "the job can start; read docs/data.md if you did not expect this")
 
-    dialogue = build_dialogue(config, rsim)
-    for finding in template_findings(config, rsim, dialogue):
-        yield warning("chat template", f"{finding.key}={finding.value!r}", finding.details)
+
+def _check_data(job: ValidatedJob) -> Iterator[Finding]:
+    """Says how many rows of each dataset were read, and of which kinds they are."""
+    for key, found in job.data.surveys.items():
+        kinds = f"{found.coding_tasks} of them coding tasks" if found.coding_tasks else "no coding tasks"
+        yield ok(key, f"{found.read} of {found.rows} rows read, {found.usable} can be played and scored, {kinds}")
+
+
+def _check_models(config: DictConfig, job: ValidatedJob) -> Iterator[Finding]:
+    dialogue, shared = job.dialogue, job.rsim.shared_weights
     for role, codec in (("planner", dialogue.planner), ("reasoner", dialogue.reasoner)):
-        size = model_size(_block(config, SHARED if rsim.shared_weights else role).model)
+        size = model_size(_block(config, SHARED if shared else role).model)
         details = f"{size.parameters / 1e6:,.1f} M parameters, vocabulary of {size.vocabulary} tokens"
         details += f", end-of-sequence tokens {sorted(codec.eos_ids)}"
         if role == "planner" and dialogue.constrained:

