@@ -48,7 +48,7 @@ def _title(process: psutil.Process) -> str:
     words = process.cmdline() or [process.name()]
     if words[0].startswith(("ray::", "VLLM::")):
         return words[0].split(".")[0].strip()
-    return " ".join(words[:3])[-60:]
+    return " ".join(" ".join(words[:3]).split())[-60:]
 
 
 def main(recipe: str, *overrides: str) -> None:

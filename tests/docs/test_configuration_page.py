@@ -43,7 +43,7 @@ def test_a_description_is_the_comment_above_and_behind(tmp_path):
 def test_what_is_refused_of_verls_keys_is_listed():
     listed = (ROOT / "docs/configuration.md").read_text().partition("## verl's keys that are constrained")[2]
     for _, key, _ in CASES.values():
-        if key and not key.startswith("rsim."):
+        if key not in (None, "data") and not key.startswith("rsim."):  # "data" stands for an error of a file
             assert f"{key.rpartition('.')[2]}`" in listed, key
 
 

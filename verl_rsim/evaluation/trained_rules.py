@@ -12,6 +12,7 @@ from rich.console import Console
 from verl_rsim.core.policy_description import POLICY_FILE, TRAINED_BOUNDS, PolicyDescription, TrainedRules
 from verl_rsim.core.rules import Rules
 from verl_rsim.utils.errors import ConfigError
+from verl_rsim.utils.settings_blocks import build
 
 RULE_NAMES = tuple(item.name for item in dataclasses.fields(Rules))
 TEMPLATE = "template_kwargs"
@@ -55,7 +56,7 @@ def resolve_rules(planners: Mapping[str, PolicyDescription | None], given: Mappi
         ConfigError: a given rule is invalid, or the planners were trained with different rules and the user gave none.
     """
     bounds = {name: value for name, value in given.items() if name != TEMPLATE}
-    Rules(**bounds)  # an invalid value is the user's, whatever the planners say
+    build(Rules, "rules", bounds)  # an invalid key or value is the user's, whatever the planners say
     described = {name: planner.rules for name, planner in planners.items() if planner}
     _check_agreement(described, given)
     trained = next(iter(described.values()), TrainedRules())
