@@ -223,8 +223,7 @@ def summary(
     data, _ = read_run(run_dir, metrics, home(), Console(stderr=True))
     console = Console()
     print_summary(data, console)
-    exported = home() / "exported" / run_dir.resolve().name
-    print_next(run_dir, data, exported if exported.is_dir() else None, console)
+    print_next(run_dir, data, home(), console)
 
 
 @app.command("replay")

@@ -32,7 +32,7 @@ from verl_rsim.core.strategies import LABELS
 from verl_rsim.data.prepare_models import prepare_tiny
 
 ROUNDS = 3
-MICRO_BATCH_TOKENS = 2048
+MICRO_BATCH_TOKENS = 4096
 QWEN = {"hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14, "num_key_value_heads": 2}
 
 

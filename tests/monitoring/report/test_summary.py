@@ -66,12 +66,20 @@ def test_a_curve_fits_the_line(count):
 
 
 def test_what_is_next_names_what_there_is(tmp_path: Path):
-    data = run_of_six_steps()
-    text = shown(print_next, tmp_path, data, None)
+    data, run_dir = run_of_six_steps(), tmp_path / "runs/mine"
+    run_dir.mkdir(parents=True)
+    text = shown(print_next, run_dir, data, tmp_path)
     assert "Report:" not in text
-    assert f"verl-rsim export {tmp_path}" in text
-    (tmp_path / "report.html").touch()
-    text = shown(print_next, tmp_path, data, tmp_path / "exported")
-    assert f"Report: {tmp_path / 'report.html'}" in text
-    assert f"verl-rsim replay {tmp_path} --step 6" in text
-    assert f"verl-rsim serve --planner {tmp_path / 'exported/planner'}" in text
+    for command in ("export", "report"):
+        assert f"verl-rsim {command} {run_dir}\n" in text
+    (run_dir / "report.html").touch()
+    (tmp_path / "exported/mine").mkdir(parents=True)
+    (tmp_path / "data/sums").mkdir(parents=True)
+    data.sources = {"sums", "elsewhere", ""}
+    text = shown(print_next, run_dir, data, tmp_path)
+    assert f"Report: {run_dir / 'report.html'}\n" in text
+    assert f"verl-rsim replay {run_dir} --step 6\n" in text
+    models = f"--planner {tmp_path / 'exported/mine/planner'} --reasoner {tmp_path / 'exported/mine/reasoner'}"
+    assert f"verl-rsim serve {models}\n" in text
+    assert f"verl-rsim eval {models} --data sums\n" in text
+    assert "elsewhere" not in text

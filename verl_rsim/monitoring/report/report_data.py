@@ -135,18 +135,21 @@ class ReportData:
         steps: Merged metrics of each step, in ascending order.
         groups: Counts of episodes, by kind, step and condition.
         overall: Counts of all episodes.
+        sources: Data sources of the episodes.
     """
 
     title: str
     steps: list[dict[str, Any]]
     groups: dict[tuple[str, int, str], EpisodeGroup] = field(default_factory=dict)
     overall: Tally = field(default_factory=Tally)
+    sources: set[str] = field(default_factory=set)
 
     def add(self, record: EpisodeRecord) -> None:
         """Counts an episode."""
         key = (record.kind, record.step, record.condition)
         self.groups.setdefault(key, EpisodeGroup(*key)).tally.add(record)
         self.overall.add(record)
+        self.sources.add(record.data_source)
 
     @property
     def is_evaluation(self) -> bool:

@@ -116,31 +116,36 @@ def _turns(steps: Sequence[tuple[int, Tally]]) -> list[float]:
     return [count / (sum(turns) or 1) for count in turns]
 
 
-def print_next(run_dir: Path, data: ReportData, exported: Path | None, console: Console) -> None:
+def print_next(run_dir: Path, data: ReportData, home: Path, console: Console) -> None:
     """Prints where report and models are, and commands to try.
 
     Args:
         run_dir: folder of the run.
         data: what the report shows.
-        exported: folder with the exported models, if there are any.
+        home: ``$RSIM_HOME``, where exported models and datasets are searched for.
         console: console to print to.
     """
-    lines = []
+    run, exported = shlex.quote(str(run_dir)), home / "exported" / run_dir.resolve().name
+    commands = [f"replay {run} --step {max((group.step for group in data.groups.values()), default=0)}"]
     report = run_dir / "report.html"
     if report.is_file():
-        lines.append(f"Report: {report}")
-    lines.append("Try next:")
-    last = max((group.step for group in data.groups.values()), default=0)
-    lines.append(f"  verl-rsim replay {shlex.quote(str(run_dir))} --step {last}")
-    if exported:
-        lines.insert(1, f"Models: {exported / 'planner'} and {exported / 'reasoner'}")
-        models = (
-            f"--planner {shlex.quote(str(exported / 'planner'))} --reasoner {shlex.quote(str(exported / 'reasoner'))}"
-        )
-        lines.append(f"  verl-rsim serve {models}")
-        lines.append(f"  verl-rsim eval {models}")
+        _print_line(console, f"Report: {report}")
     else:
-        lines.append(f"  verl-rsim export {shlex.quote(str(run_dir))} --out EXPORTED")
-        lines.append(f"  verl-rsim report {shlex.quote(str(run_dir))}")
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        commands.append(f"report {run}")
+    if exported.is_dir():
+        planner, reasoner = exported / "planner", exported / "reasoner"
+        _print_line(console, f"Models: {planner} and {reasoner}")
+        models = f"--planner {shlex.quote(str(planner))} --reasoner {shlex.quote(str(reasoner))}"
+        commands.append(f"serve {models}")
+        for source in sorted(source for source in data.sources if source and (home / "data" / source).is_dir()):
+            commands.append(f"eval {models} --data {source}")
+    else:
+        commands.append(f"export {run}")
+    _print_line(console, "Try next:")
+    for command in commands:
+        _print_line(console, f"  verl-rsim {command}")
+
+
+def _print_line(console: Console, line: str) -> None:
+    """Prints a line that can be copied: without colours, and not wrapped by the terminal's width."""
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
