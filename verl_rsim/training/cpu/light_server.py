@@ -12,7 +12,7 @@ def light_actor_class(server: type) -> type:
     """Returns an actor class with the methods of ``server`` that imports and creates one in its own process alone.
 
     Ray 2.60 loads an actor's class in each process that gets a handle of the actor. The class of verl's servers imports
-    vLLM and verl, which the load balancer does not need. Ray sends this class by value, and it knows ``server`` by name.
+    vLLM and verl, which the load balancer does not need. Ray sends this class by value; it knows ``server`` by name.
     """
     namespace: dict[str, Any] = {"__init__": _constructor(server), "__getattr__": _forward_attribute}
     for name, method in inspect.getmembers(server, inspect.isfunction):
