@@ -11,7 +11,7 @@ from statistics import fmean
 import pytest
 from training import Run, curve, train
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]  # 24 steps of 128 episodes: ten minutes on slow cores
 
 STEPS = 24
 
