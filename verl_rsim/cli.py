@@ -13,7 +13,7 @@ from verl_rsim.evaluation import cli as evaluation_cli
 from verl_rsim.serving import cli as serving_cli
 from verl_rsim.training import job_launch, launch
 from verl_rsim.utils.artifact_folders import HOME, home
-from verl_rsim.utils.errors import DataError, RsimError
+from verl_rsim.utils.errors import RsimError
 from verl_rsim.utils.progress import quiet_bars
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a planner and a reasoner with verl.")
@@ -218,9 +218,7 @@ def summary(
     from verl_rsim.monitoring.report.summary import print_next, print_summary
     from verl_rsim.monitoring.report.write import read_run
 
-    if not run_dir.is_dir():
-        raise DataError(f"{run_dir}: there is no such folder; name the run's trainer.default_local_dir")
-    data, _ = read_run(run_dir, metrics, home(), Console(stderr=True))
+    data = read_run(run_dir, metrics, home(), Console(stderr=True))
     console = Console()
     print_summary(data, console)
     print_next(run_dir, data, home(), console)

@@ -26,13 +26,10 @@ from verl_rsim.evaluation.matrix import Matrix, parse_matrix
 from verl_rsim.evaluation.models import Planner, Reasoner, find_model_folder
 from verl_rsim.evaluation.trained_rules import resolve_rules
 from verl_rsim.training import launch
+from verl_rsim.training.checkpoint.training_record import RULE_SETTINGS
 from verl_rsim.utils.artifact_folders import locked_folder, write_atomically
 from verl_rsim.utils.errors import ConfigError
 
-RULES = {"max_turns": "max_turns", "max_step_tokens": "max_step_tokens", "max_answer_tokens": "max_answer_tokens",
-         "injection": "injection", "delimiter": "step_delimiter",
-         "planner_decoding": "planner_decoding"}  # fmt: skip
-"""Rules of the evaluation, each with the key of ``rsim`` that holds it in training."""
 TEMPLATE_KEY = "data.apply_chat_template_kwargs"
 """Key of training that holds the arguments of both chat templates."""
 
@@ -66,7 +63,7 @@ def with_planners_rules(chain: Chain, trained: TrainedRules | None) -> Chain:
     """
     if trained is None:
         return chain
-    values = {f"rsim.{setting}": getattr(trained.rules, rule) for rule, setting in RULES.items()}
+    values = {f"rsim.{setting}": getattr(trained.rules, rule) for rule, setting in RULE_SETTINGS.items()}
     added = [f"{key}={hydra_quoted(value)}" for key, value in values.items()]
     overrides = [*chain.overrides, *(override for stage in chain.stages for override in stage.overrides)]
     # Hydra takes the last of several values of a key, but refuses to add a key that is already there.
@@ -167,7 +164,7 @@ class _ChainRun:
         self.template: dict[str, Any] = {"template_kwargs": template} if template else {}
         block = {
             **given,
-            "rules": {**{rule: rsim[name] for rule, name in RULES.items()}, **(given.get("rules") or {})},
+            "rules": {**{rule: rsim[name] for rule, name in RULE_SETTINGS.items()}, **(given.get("rules") or {})},
             "scoring": {**rsim["scoring"], **(given.get("scoring") or {})},
             "fusion_url": given.get("fusion_url") or config.reward.sandbox_fusion.url,
             "reasoners": {REASONER: self._model(self.reasoner)},

@@ -194,7 +194,7 @@ class ReportData:
             for entry in entries:
                 for role in _ROLES if "{role}" in entry[0] else ("",):
                     metric, label, tone = (text.format(role=role) for text in entry)
-                    curve = self._curve(metric, label, tone)
+                    curve = self.curve(metric, label, tone)
                     if curve.points:
                         curves.append(curve)
             if curves:
@@ -204,7 +204,7 @@ class ReportData:
     def shares(self) -> Panel | None:
         """Returns each strategy's share of the turns over the training steps; None without these metrics."""
         curves = [
-            self._curve(f"strategy/{strategy.name}", strategy.title, f"s{index}")
+            self.curve(f"strategy/{strategy.name}", strategy.title, f"s{index}")
             for index, strategy in enumerate(STRATEGIES)
         ]
         return Panel("Share of the turns", tuple(curves)) if all(curve.points for curve in curves) else None
@@ -252,7 +252,7 @@ class ReportData:
             phases.append(PhaseTime(name.removeprefix("timing_s/"), seconds))
         return sorted(phases, key=lambda phase: -phase.seconds)
 
-    def _curve(self, metric: str, label: str, tone: str) -> Curve:
+    def curve(self, metric: str, label: str, tone: str) -> Curve:
         """Returns the curve of a metric; it has no points if the run does not have the metric."""
         points = [(step["step"], step[metric]) for step in self.steps if isinstance(step.get(metric), int | float)]
         return Curve(label, tone, tuple(_thinned(points)), metric.startswith("val-"))

@@ -27,14 +27,12 @@ def print_summary(data: ReportData, console: Console) -> None:
     training = _training(data)
     if training:
         console.print(_choices(training))
-    for panel in data.panels():
-        for curve in panel.curves:
-            if (panel.title, curve.label) == ("Accuracy", "training") and len(curve.points) > 1:
-                values = [value for _, value in curve.points]
-                ends = (
-                    f"{values[0]:.0%} in step {curve.points[0][0]:.0f}, {values[-1]:.0%} in {curve.points[-1][0]:.0f}"
-                )
-                console.print(f"Accuracy while training  {sparkline(values)}  {ends}", highlight=False, soft_wrap=True)
+    points = data.curve("reasoner/acc", "training", "reasoner").points
+    if len(points) > 1:
+        (first, start), (last, end) = points[0], points[-1]
+        bars = sparkline([accuracy for _, accuracy in points])
+        ends = f"{start:.0%} in step {first:.0f}, {end:.0%} in {last:.0f}"
+        console.print(f"Accuracy while training  {bars}  {ends}", highlight=False, soft_wrap=True)
     phases = data.phases()[:4]
     if phases:
         longest = ", ".join(f"{phase.name} {phase.seconds:.1f}" for phase in phases)

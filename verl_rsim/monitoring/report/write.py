@@ -44,9 +44,8 @@ def write_report(
     for name in formats:
         if name not in FORMATS:
             raise ConfigError("--format", name, f"choose some of {','.join(FORMATS)}")
-    if not run_dir.is_dir():
-        raise DataError(f"{run_dir}: there is no such folder; name the run's trainer.default_local_dir")
-    data, archive = read_run(run_dir, metrics, home, console)
+    archive = EpisodeArchive()
+    data = read_run(run_dir, metrics, home, console, archive)
     default_name = "episodes" if data.is_evaluation else "report"
     writers: dict[str, Callable[[Path, ReportData], None]] = {
         "html": partial(write_page, archive=archive),
@@ -64,26 +63,34 @@ def write_report(
     return written
 
 
-def read_run(run_dir: Path, metrics: Path | None, home: Path, console: Console) -> tuple[ReportData, EpisodeArchive]:
-    """Reads all that a report needs, in one pass over the episodes.
+def read_run(
+    run_dir: Path, metrics: Path | None, home: Path, console: Console, archive: EpisodeArchive | None = None
+) -> ReportData:
+    """Reads what a report shows of a run, in one pass over the episodes; the arguments are those of `write_report`.
+
+    Args:
+        archive: Gets the episodes themselves; None to count them only.
 
     Raises:
-        DataError: There is no metrics file, or a log cannot be read.
+        DataError: The run or its metrics file does not exist, or a log cannot be read.
     """
+    if not run_dir.is_dir():
+        raise DataError(f"{run_dir}: there is no such folder; name the run's trainer.default_local_dir")
     try:
         bytes_to_read = sum(source.path.stat().st_size for source in find_sources(run_dir))
     except DataError:
         bytes_to_read = 0  # a run without a log still has its curves
-    data, archive = ReportData(run_dir.resolve().name, []), EpisodeArchive()
+    data = ReportData(run_dir.resolve().name, [])
     run = ""
     if bytes_to_read:
         with progress_bar(console, "Reading episodes (bytes)", bytes_to_read) as advance:
             for record in read_log(run_dir, advance):
                 data.add(record)
-                archive.add(record)
+                if archive is not None:
+                    archive.add(record)
                 run = record.run
-    console.print(f"Read {archive.count:,} episodes", highlight=False)
+    console.print(f"Read {data.overall.episodes:,} episodes", highlight=False)
     if metrics or not data.is_evaluation:
         data.steps = load_steps(metrics or find_metrics(run_dir, run, home))
     data.title = run or data.title
-    return data, archive
+    return data

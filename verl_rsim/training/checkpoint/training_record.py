@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from verl_rsim.config.schema import RsimConfig
-from verl_rsim.core.policy_description import POLICY_FILE, ROLES, TrainedRules, read_description
+from verl_rsim.core.policy_description import POLICY_FILE, ROLES, TRAINED_BOUNDS, TrainedRules, read_description
 from verl_rsim.core.rules import Rules
 from verl_rsim.utils.artifact_folders import digest
 from verl_rsim.utils.environment import versions
@@ -21,6 +21,8 @@ from verl_rsim.utils.errors import ConfigError
 
 HASHED_BYTES = 1 << 30
 """Size up to which a data file is hashed; hashing a larger one would delay every start by seconds."""
+RULE_SETTINGS = {rule: "step_delimiter" if rule == "delimiter" else rule for rule in TRAINED_BOUNDS}
+"""For each rule that a policy is trained with, the setting in ``rsim`` that holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +124,7 @@ def trained_rules(config: DictConfig, rsim: RsimConfig) -> TrainedRules:
     """Returns the rules of play of a configuration."""
     block = config.data.get("apply_chat_template_kwargs")
     template: Any = OmegaConf.to_container(block, resolve=True) if block else {}
-    rules = Rules(
-        max_turns=rsim.max_turns,
-        max_step_tokens=rsim.max_step_tokens,
-        max_answer_tokens=rsim.max_answer_tokens,
-        injection=rsim.injection,
-        delimiter=rsim.step_delimiter,
-        planner_decoding=rsim.planner_decoding,
-    )
+    rules = Rules(**{rule: getattr(rsim, setting) for rule, setting in RULE_SETTINGS.items()})
     return TrainedRules(rules, rsim.merge_system, {role: dict(template) for role in ROLES})
 
 
